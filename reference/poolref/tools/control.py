@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Control socket of a running reference node: one JSON object a line over a Unix stream socket.
+
+Request: {"method": NAME, "params": {...}}; bytes travel as {"b64": TEXT}.
+Reply: {"result": ...} or {"errno": N, "error": TEXT}. Methods are those of `backend.Backend`.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import json
+import os
+import socket
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from poolref.tools.kernel_abi import DEFAULT_PORT, MAX_MESSAGE, SessionInfo
+
+METHODS = frozenset(
+    {"listen", "stop", "connect", "send", "recv", "sessions", "close_session", "channel", "counters"}
+)
+MAX_LINE = 256 * 1024
+
+
+def default_socket() -> Path:
+    """$POOLD_SOCKET, else poold.sock in the user's runtime directory."""
+    explicit = os.environ.get("POOLD_SOCKET")
+    if explicit:
+        return Path(explicit)
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or "/run") / "poold.sock"
+
+
+def encode(value: Any) -> Any:
+    """JSON-ready form of a method's argument or result."""
+    if isinstance(value, (bytes, bytearray)):
+        return {"b64": base64.b64encode(value).decode()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, (list, tuple)):
+        return [encode(item) for item in value]
+    if isinstance(value, dict):
+        return {key: encode(item) for key, item in value.items()}
+    return value
+
+
+def decode(value: Any) -> Any:
+    """Inverse of `encode` for bytes."""
+    if isinstance(value, dict):
+        if set(value) == {"b64"}:
+            return base64.b64decode(value["b64"])
+        return {key: decode(item) for key, item in value.items()}
+    return [decode(item) for item in value] if isinstance(value, list) else value
+
+
+class ControlClient:
+    """A Backend that speaks to a running poold."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path or default_socket()
+        self._socket = socket.socket(socket.AF_UNIX)
+        try:
+            self._socket.connect(str(self._path))
+        except OSError as exc:
+            self._socket.close()
+            number = exc.errno or errno.ENOENT
+            raise OSError(
+                number,
+                f"no reference node answers at {self._path} ({os.strerror(number)}); start one with `poold`",
+            ) from exc
+        self._file = self._socket.makefile("rb")
+
+    def __enter__(self) -> ControlClient:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.shut()
+
+    def shut(self) -> None:
+        self._file.close()
+        self._socket.close()
+
+    def _call(self, method: str, **params: Any) -> Any:
+        self._socket.sendall(json.dumps({"method": method, "params": encode(params)}).encode() + b"\n")
+        line = self._file.readline(MAX_LINE)
+        if not line.endswith(b"\n"):
+            raise OSError(errno.ECONNRESET, "the reference node went away")
+        reply = json.loads(line)
+        if "error" in reply:
+            raise OSError(reply.get("errno") or errno.EIO, reply["error"])
+        return decode(reply.get("result"))
+
+    def listen(self, port: int = DEFAULT_PORT) -> int:
+        return int(self._call("listen", port=port))
+
+    def stop(self) -> None:
+        self._call("stop")
+
+    def connect(self, address: str, port: int = DEFAULT_PORT, version: int = 0) -> int:
+        return int(self._call("connect", address=address, port=port, version=version))
+
+    def send(self, index: int, data: bytes, channel: int = 0) -> None:
+        self._call("send", index=index, data=data, channel=channel)
+
+    def recv(self, index: int, channel: int = 0, max_size: int = MAX_MESSAGE) -> bytes:
+        return bytes(self._call("recv", index=index, channel=channel, max_size=max_size))
+
+    def sessions(self) -> list[SessionInfo]:
+        return [SessionInfo(**row) for row in self._call("sessions")]
+
+    def close_session(self, index: int) -> None:
+        self._call("close_session", index=index)
+
+    def channel(self, index: int, operation: int, channel: int = 0) -> list[int]:
+        return list(self._call("channel", index=index, operation=operation, channel=channel))
+
+    def counters(self) -> dict[str, int]:
+        return dict(self._call("counters"))
