@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# make conformance            test the shipped pool.ko in a pair of VMs, write a report
+#      DEVICE=reference       the reference implementation instead: no VM, seconds
+#      POOL_SRC=DIR           your module's source directory      POOL_KO=FILE   your built module
+#      KERNEL=NAME            a kernel of vm_images/kernels.toml   KERNEL_IMAGE=FILE KERNEL_BUILD=DIR   your own kernel
+#      TAGS=EXPR ONLY=TEXT    select scenarios    SEED=N   repeat a run    OFFLINE=1   touch no network
+# make test                   the fast suite     make lint   ruff, mypy, import rules
+# make prefetch               fetch and build all that an offline run needs
+
+VENV := .venv/bin
+export DEVICE POOL_SRC POOL_KO KERNEL KERNEL_IMAGE KERNEL_BUILD TAGS ONLY SEED OFFLINE REPORT_DIR
+
+.PHONY: conformance test lint prefetch bench clean
+conformance:
+	@harness/bootstrap.sh $(if $(filter reference,$(DEVICE)),reference,conformance)
+	@$(VENV)/poolproof conformance
+
+test:
+	@harness/bootstrap.sh test
+	@$(VENV)/python -m pytest -n auto
+
+lint:
+	@harness/bootstrap.sh test
+	@$(VENV)/ruff check .
+	@$(VENV)/mypy
+	@$(VENV)/lint-imports
+
+prefetch:
+	@harness/bootstrap.sh conformance
+	@$(VENV)/poolproof prefetch
+
+bench:
+	@harness/bootstrap.sh conformance
+	@$(VENV)/python -m bench
+
+clean:
+	rm -rf reports/runs reports/latest .venv .venv.lock .mypy_cache .ruff_cache .pytest_cache
