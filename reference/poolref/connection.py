@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""POOL over a TCP stream (section 4), without the socket: framing, and the handshake giving way to its session."""
+
+from __future__ import annotations
+
+from . import wire
+from .constants import HEADER_SIZE
+from .counters import DropReason
+from .events import Event
+from .handshake import ClientHandshake, ServerHandshake
+from .inbox import Message
+from .session import Session
+from .wire import Buffer
+
+
+class Framer:
+    """Cuts a stream into packets: 80 bytes of header tell how many follow."""
+
+    __slots__ = ("_buffer", "_start")
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._start = 0
+
+    def __len__(self) -> int:
+        """Bytes that wait for the rest of their packet, or for :meth:`next_packet`."""
+        return len(self._buffer) - self._start
+
+    def feed(self, data: Buffer) -> None:
+        """Append bytes from the stream."""
+        if self._start:
+            del self._buffer[: self._start]
+            self._start = 0
+        self._buffer += data
+
+    def next_packet(self) -> bytes | None:
+        """The next whole packet, None until there is one."""
+        buffer, start = self._buffer, self._start
+        if len(buffer) - start < HEADER_SIZE:
+            return None
+        end = start + wire.packet_size(buffer, start)
+        if len(buffer) < end:
+            return None
+        self._start = end
+        with memoryview(buffer) as view:
+            return bytes(view[start:end])
+
+
+class TcpConnection:
+    """One stream from its handshake to its end.
+
+    The transport feeds :meth:`receive_data` and :meth:`receive_eof`, calls :meth:`handle_timer` when
+    :meth:`next_timer` says so, and after each of them (and after any call of :attr:`session`) writes
+    :meth:`data_to_send`, takes :meth:`next_event`, reads on only while :attr:`reading`, and closes once
+    :attr:`closing`.
+    """
+
+    def __init__(self, handshake: ClientHandshake | ServerHandshake) -> None:
+        self.handshake = handshake
+        self.session: Session | None = None
+        self._framer = Framer()
+        self._suspended = False
+        self._ended = False
+
+    @property
+    def endpoint(self) -> ClientHandshake | ServerHandshake | Session:
+        """What takes packets at present."""
+        return self.handshake if self.session is None else self.session
+
+    @property
+    def reading(self) -> bool:
+        """False while the receive queue is full (DATA-04)."""
+        return not self._suspended
+
+    @property
+    def closing(self) -> bool:
+        """The stream is to be closed once :meth:`data_to_send` is written."""
+        return self.endpoint.closing
+
+    def receive_data(self, data: Buffer, now: int) -> None:
+        """Take bytes as they come from the stream, in any portions."""
+        self._framer.feed(data)
+        self._pump(now)
+
+    def receive_eof(self, now: int) -> None:
+        """The peer closed the stream, or it broke; packets still queued here are handled first."""
+        self._ended = True
+        self._pump(now)
+
+    def take(self, now: int, channel: int | None = None, max_size: int | None = None) -> Message | None:
+        """A message from the session's receive queue, which may set reading going again."""
+        if self.session is None:
+            return None
+        message = self.session.take(channel, max_size)
+        if self._suspended and not self.session.inbox.full:
+            self._suspended = False
+            self.session.resume(now)
+            self._pump(now)
+        return message
+
+    def next_timer(self) -> int | None:
+        """When :meth:`handle_timer` is due (ns), or None."""
+        return self.endpoint.next_timer()
+
+    def handle_timer(self, now: int) -> None:
+        """Do what is due at ``now``."""
+        self.endpoint.handle_timer(now)
+
+    def data_to_send(self) -> bytes:
+        """Everything to write to the stream, in one piece; empty when there is nothing."""
+        packets = self.handshake.packets_to_send()
+        if self.session is not None:
+            packets += self.session.packets_to_send()
+        return b"".join(packets)
+
+    def next_event(self) -> Event | None:
+        """The oldest event not yet taken."""
+        event = self.handshake.next_event()
+        if event is None and self.session is not None:
+            event = self.session.next_event()
+        return event
+
+    def _pump(self, now: int) -> None:
+        while not self._suspended and not self.closing:
+            packet = self._framer.next_packet()
+            if packet is None:
+                if self._ended:
+                    self._finish(now)
+                return
+            self.endpoint.receive_packet(packet, now)
+            if self.session is None:
+                self.session = self.handshake.session
+            elif self.session.inbox.full and not self.closing:
+                self._suspended = True
+                self.session.suspend(now)
+
+    def _finish(self, now: int) -> None:
+        if len(self._framer):
+            self.endpoint.counters.count(DropReason.MALFORMED)
+        self.endpoint.end_of_stream(now)

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Numbers of the protocol: types, flags, states, codes, sizes and times.
+
+Times are integer nanoseconds, sizes are bytes, unless the name says otherwise.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+from typing import Final
+
+VERSION: Final = 1
+DEFAULT_PORT: Final = 9253
+
+HEADER_SIZE: Final = 80
+TAG_SIZE: Final = 16
+KEY_SIZE: Final = 32
+HMAC_SIZE: Final = 32
+SESSION_ID_SIZE: Final = 16
+ADDRESS_SIZE: Final = 32
+NONCE_PREFIX_SIZE: Final = 4
+MAX_PAYLOAD: Final = 65535
+MAX_PLAINTEXT: Final = MAX_PAYLOAD - TAG_SIZE  # WIRE-04
+MAX_MESSAGE: Final = 65535  # DATA-01
+
+INIT_SIZE: Final = 64
+CHALLENGE_SIZE: Final = 98
+RESPONSE_SIZE: Final = 112
+TELEMETRY_SIZE: Final = 44
+
+NANOSECOND: Final = 1
+MILLISECOND: Final = 1_000_000
+SECOND: Final = 1_000_000_000
+
+
+class Type(IntEnum):
+    """Packet types (section 2); 0xD to 0xF are reserved."""
+
+    INIT = 0x0
+    CHALLENGE = 0x1
+    RESPONSE = 0x2
+    DATA = 0x3
+    ACK = 0x4
+    HEARTBEAT = 0x5
+    REKEY = 0x6
+    CLOSE = 0x7
+    CONFIG = 0x8
+    ROLLBACK = 0x9
+    DISCOVER = 0xA
+    JOURNAL = 0xB
+    INTEGRITY = 0xC
+
+
+FIRST_UNKNOWN_TYPE: Final = 0xD
+
+
+class Flag(IntFlag):
+    """Header flags (section 3); bits 10 to 15 are zero."""
+
+    ENCRYPTED = 1 << 0
+    COMPRESSED = 1 << 1
+    PRIORITY = 1 << 2
+    FRAGMENT = 1 << 3
+    LAST_FRAG = 1 << 4
+    REQUIRE_ACK = 1 << 5
+    TELEMETRY = 1 << 6
+    ROLLBACK_READY = 1 << 7
+    CONFIG_LOCKED = 1 << 8
+    JOURNAL_SYNC = 1 << 9
+
+
+RESERVED_FLAGS: Final = 0xFC00
+
+
+class State(IntEnum):
+    """Session states (section 5); IDLE doubles as the listener's state."""
+
+    IDLE = 0
+    INIT_SENT = 1
+    CHALLENGED = 2
+    ESTABLISHED = 3
+    REKEYING = 4
+    CLOSING = 5
+
+
+class Role(IntEnum):
+    """Which end of the handshake this is."""
+
+    CLIENT = 0
+    SERVER = 1
+
+
+class ErrorCode(IntEnum):
+    """Codes carried by CLOSE (section 15)."""
+
+    AUTH_FAIL = 0x01
+    DECRYPT_FAIL = 0x02
+    SEQ_INVALID = 0x03
+    FRAG_TIMEOUT = 0x04
+    MTU_EXCEEDED = 0x05
+    CONFIG_REJECT = 0x06
+    REKEY_FAIL = 0x07
+    JOURNAL_FULL = 0x08
+    OVERLOAD = 0x09
+    VERSION_MISMATCH = 0x0A
+
+
+# Sequence numbers (SEQ-01, SEQ-02, SEQ-06): each role sends inside its own half-open range.
+SEQ_RANGE: Final = {Role.CLIENT: (0, 1 << 62), Role.SERVER: (1 << 62, 1 << 63)}
+INITIAL_SEQ_BITS: Final = 61
+REPLAY_WINDOW: Final = 64
+
+# Handshake (HS-04 .. HS-10)
+MIN_DIFFICULTY: Final = 16
+MAX_CONFIGURED_DIFFICULTY: Final = 20
+MAX_ISSUED_DIFFICULTY: Final = 22
+MAX_ACCEPTED_DIFFICULTY: Final = 24
+LOAD_STEP: Final = 64
+LOAD_PERIOD: Final = 1 * SECOND
+SEARCH_LIMIT: Final = 25 * SECOND
+SECRET_PERIOD: Final = 300 * SECOND
+SECRET_OVERLAP: Final = 31 * SECOND
+INIT_CLOCK_TOLERANCE: Final = 30 * SECOND
+CHALLENGE_LIFETIME_S: Final = 30
+RESPONSE_MEMORY: Final = 31 * SECOND
+CONNECT_TIMEOUT: Final = 10 * SECOND
+CHALLENGE_TIMEOUT: Final = 10 * SECOND
+ACK_TIMEOUT: Final = 30 * SECOND
+INIT_TIMEOUT: Final = 10 * SECOND
+RESPONSE_TIMEOUT: Final = 30 * SECOND
+MAX_PENDING_HANDSHAKES: Final = 256
+MAX_SESSIONS: Final = 64
+
+# Sessions
+ACK_LIMIT: Final = 50 * MILLISECOND  # SEQ-05: the latest moment for an ACK
+ACK_DELAY: Final = 25 * MILLISECOND  # when it is due here: half the limit, the rest is for scheduling
+ACK_MERGE: Final = 16
+HEARTBEAT_INTERVAL_S: Final = 5
+HEARTBEAT_RANGE_S: Final = (1, 30)
+DEAD_PEER: Final = 90 * SECOND
+LINGER: Final = 5 * SECOND  # CLS-01: how long unread messages keep a slot
+RECEIVE_QUEUE: Final = 4096  # DATA-04
+CHANNELS: Final = 256
+
+# MTU (MTU-02, DATA-02)
+MTU_TCP_INITIAL: Final = 1400
+DATA_OVERHEAD: Final = HEADER_SIZE + TAG_SIZE
+FRAGMENT_HEADER_SIZE: Final = 8
+FRAGMENT_OVERHEAD: Final = DATA_OVERHEAD + FRAGMENT_HEADER_SIZE
+REASSEMBLY_LIMIT: Final = 16
+REASSEMBLY_TIMEOUT: Final = 5 * SECOND

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What handshakes and sessions have in common: packets in, packets and events out, everything counted and traced."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+
+from .counters import Counters, DropReason, Outcome
+from .events import Event, Observer, PacketTrace
+
+
+class Endpoint(ABC):
+    """One side of a conversation, without any I/O.
+
+    The network calls :meth:`receive_packet`, the timer :meth:`handle_timer` when :meth:`next_timer` says so; after
+    either, and after any call of a subclass, take :meth:`packets_to_send` and :meth:`next_event`.
+    """
+
+    __slots__ = ("_events", "_out", "closing", "counters", "observer")
+
+    def __init__(self, counters: Counters, observer: Observer | None) -> None:
+        self.counters = counters
+        self.observer = observer
+        self.closing = False
+        """The transport is to be closed once everything is sent."""
+        self._out: list[bytes] = []
+        self._events: deque[Event] = deque()
+
+    def receive_packet(self, packet: bytes, now: int) -> Outcome:
+        """Take one whole packet (80 bytes and its payload) and say what became of it.  Never raises (WIRE-07)."""
+        outcome = self._receive(packet, now)
+        if isinstance(outcome, DropReason):
+            self.counters.count(outcome)
+        else:
+            self.counters.count("packets_received")
+        if self.observer is not None:
+            self.observer(PacketTrace(now, "received", packet, outcome))
+        return outcome
+
+    def packets_to_send(self) -> list[bytes]:
+        """The packets that wait to be sent, oldest first; they count as handed over."""
+        out, self._out = self._out, []
+        return out
+
+    def next_event(self) -> Event | None:
+        """The oldest event not yet taken."""
+        return self._events.popleft() if self._events else None
+
+    @abstractmethod
+    def next_timer(self) -> int | None:
+        """When :meth:`handle_timer` is due (ns), or None."""
+
+    @abstractmethod
+    def handle_timer(self, now: int) -> None:
+        """Do what is due at ``now``; harmless when nothing is."""
+
+    @abstractmethod
+    def end_of_stream(self, now: int) -> None:
+        """The transport is gone or the peer closed it."""
+
+    @abstractmethod
+    def _receive(self, packet: bytes, now: int) -> Outcome: ...
+
+    def _queue(self, packet: bytes, now: int) -> None:
+        self.counters.count("packets_sent")
+        self._out.append(packet)
+        if self.observer is not None:
+            self.observer(PacketTrace(now, "sent", packet, None))

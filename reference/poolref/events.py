@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a connection tells its user, as immutable data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from .constants import Role
+from .counters import Outcome
+
+
+class Event:
+    """Base of all events."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PuzzlePosed(Event):
+    """The client must hand in a solution (``solved``) before ``deadline`` (ns of the caller's clock)."""
+
+    seed: bytes
+    difficulty: int
+    deadline: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEstablished(Event):
+    """The handshake is complete; DATA may flow."""
+
+    session_id: bytes
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeFailed(Event):
+    """The attempt is over; ``error`` is what the caller gets."""
+
+    error: OSError
+
+
+@dataclass(frozen=True, slots=True)
+class MessageReceived(Event):
+    """A message of ``size`` bytes waits in the receive queue."""
+
+    channel: int
+    size: int
+
+
+EndCause = Literal["closed", "local", "end_of_stream", "dead_peer", "protection", "sequence_exhausted"]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnded(Event):
+    """The session is over, its keys are erased.
+
+    ``cause`` is ``closed`` only for the peer's own authentic CLOSE (CLS-02), whose code is ``code``; otherwise
+    ``code`` is the one this side ended with, None for a graceful close.
+    """
+
+    cause: EndCause
+    code: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PacketTrace:
+    """One packet as an observer sees it; ``outcome`` is None for a sent one.  ``now`` is ns of the core's clock."""
+
+    now: int
+    direction: Literal["sent", "received"]
+    packet: bytes
+    outcome: Outcome | None
+
+
+Observer = Callable[[PacketTrace], None]

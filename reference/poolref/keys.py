@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The keys of one epoch of a session, and packet protection with them (section 6)."""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Final
+
+from . import crypto, wire
+from .constants import HEADER_SIZE, KEY_SIZE, NONCE_PREFIX_SIZE, Flag
+from .dialect import SPEC, Dialect
+from .keylog import KeylogEntry
+from .wire import Buffer, Header
+
+_NONCE: Final = {"big": Struct(">4sQ"), "little": Struct("<4sQ")}
+_ENCRYPTED: Final = int(Flag.ENCRYPTED)
+_HMAC_END: Final = wire.HMAC_OFFSET + len(wire.ZERO_HMAC)
+
+
+class Keys:
+    """``shared`` and what KEY-02 derives from it.  One set serves both directions.
+
+    Key material sits in bytearrays that :meth:`erase` overwrites; copies made inside the cryptographic library are
+    beyond reach and go when its objects do.
+    """
+
+    __slots__ = ("_aead", "_nonce", "_prefix", "epoch", "hmac_key", "seq_key", "session_key", "shared")
+
+    def __init__(self, shared: Buffer, *, epoch: int = 0, dialect: Dialect = SPEC) -> None:
+        self.epoch = epoch
+        self.shared = bytearray(shared)
+        self.session_key = bytearray(crypto.hkdf(shared, b"pool-session-key", KEY_SIZE))
+        self.hmac_key = bytearray(crypto.hkdf(shared, b"pool-hmac-key", KEY_SIZE))
+        self.seq_key = bytearray(crypto.hkdf(shared, b"pool-seq-key", KEY_SIZE))
+        self._aead: crypto.ChaCha20Poly1305 | None = crypto.ChaCha20Poly1305(self.session_key)
+        self._prefix = bytes(self.hmac_key[:NONCE_PREFIX_SIZE])
+        self._nonce = _NONCE[dialect.nonce_seq_order]
+
+    @property
+    def usable(self) -> bool:
+        """False once erased."""
+        return self._aead is not None
+
+    def nonce(self, seq: int) -> bytes:
+        """SEAL-02: hmac_key[0:4] followed by the seq, 12 bytes."""
+        return self._nonce.pack(self._prefix, seq)
+
+    def _cipher(self) -> crypto.ChaCha20Poly1305:
+        if self._aead is None:
+            raise ValueError("the keys were erased")
+        return self._aead
+
+    def seal(self, seq: int, plaintext: Buffer) -> bytes:
+        """SEAL-01: the sealed payload; nothing for an empty plaintext (WIRE-08)."""
+        return self._cipher().encrypt(self.nonce(seq), plaintext, None) if plaintext else b""
+
+    def open(self, seq: int, payload: Buffer) -> bytes | None:
+        """The plaintext; None when the tag is wrong."""
+        if not payload:
+            return b""
+        try:
+            return self._cipher().decrypt(self.nonce(seq), payload, None)
+        except crypto.InvalidTag:
+            return None
+
+    def sign(self, header: Header, payload: Buffer) -> bytes:
+        """The packet for a header and its payload as on the wire: fills in payload_len and hmac (SEAL-03)."""
+        header.payload_len = len(payload)
+        header.hmac = wire.ZERO_HMAC
+        unsigned = header.pack() + payload
+        header.hmac = crypto.mac(self.hmac_key, unsigned)
+        return unsigned[: wire.HMAC_OFFSET] + header.hmac + unsigned[HEADER_SIZE:]
+
+    def protect(self, header: Header, plaintext: Buffer = b"") -> bytes:
+        """Seal and sign: the whole packet; sets or clears ENCRYPTED as WIRE-08 asks."""
+        if plaintext:
+            header.flags |= _ENCRYPTED
+        else:
+            header.flags &= ~_ENCRYPTED
+        return self.sign(header, self.seal(header.seq, plaintext))
+
+    def authentic(self, packet: bytes) -> bool:
+        """Whether a whole packet carries the right hmac (compared in constant time)."""
+        expected = crypto.mac(
+            self.hmac_key, packet[: wire.HMAC_OFFSET] + wire.ZERO_HMAC + packet[HEADER_SIZE:]
+        )
+        return crypto.constant_time_equal(expected, packet[wire.HMAC_OFFSET : _HMAC_END])
+
+    def log_entry(self, session_id: bytes) -> KeylogEntry:
+        """What a key log says about these keys."""
+        return KeylogEntry(session_id, self.epoch, bytes(self.session_key), bytes(self.hmac_key))
+
+    def erase(self) -> None:
+        """Overwrite all key material; idempotent."""
+        for secret in (self.shared, self.session_key, self.hmac_key, self.seq_key):
+            secret[:] = bytes(len(secret))
+        self._prefix = b""
+        self._aead = None

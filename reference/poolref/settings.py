@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a node is configured with; validated when made."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+
+from . import constants as c
+from .address import ZERO_ADDRESS, acceptable
+from .dialect import SPEC, Dialect
+from .errors import LocalError
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """EINVAL (LocalError) for a value out of its range."""
+
+    difficulty: int = c.MIN_DIFFICULTY  # HS-04: bits of the puzzle without load, 16..20
+    heartbeat_s: int = c.HEARTBEAT_INTERVAL_S  # section 12: seconds, 1..30
+    address: bytes = ZERO_ADDRESS  # section 9: this node's own, or zero
+    dialect: Dialect = SPEC
+
+    def __post_init__(self) -> None:
+        low, high = self.dialect.min_difficulty, c.MAX_CONFIGURED_DIFFICULTY
+        if not low <= self.difficulty <= high:
+            raise LocalError(errno.EINVAL, f"difficulty {self.difficulty} is not within {low}..{high}")
+        low, high = c.HEARTBEAT_RANGE_S
+        if not low <= self.heartbeat_s <= high:
+            raise LocalError(errno.EINVAL, f"heartbeat of {self.heartbeat_s} s is not within {low}..{high}")
+        if not acceptable(self.address):
+            raise LocalError(errno.EINVAL, "the node's address has a wrong checksum")
