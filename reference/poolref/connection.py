@@ -83,9 +83,13 @@ class TcpConnection:
         self._pump(now)
 
     def receive_eof(self, now: int) -> None:
-        """The peer closed the stream, or it broke; packets still queued here are handled first."""
+        """The peer closed the stream; packets still queued here are handled first."""
         self._ended = True
         self._pump(now)
+
+    def lost(self, now: int) -> None:
+        """The stream is gone for good."""
+        self._finish(now)
 
     def take(self, now: int, channel: int | None = None, max_size: int | None = None) -> Message | None:
         """A message from the session's receive queue, which may set reading going again."""
@@ -135,6 +139,8 @@ class TcpConnection:
                 self.session.suspend(now)
 
     def _finish(self, now: int) -> None:
+        if self.closing:
+            return
         if len(self._framer):
-            self.endpoint.counters.count(DropReason.MALFORMED)
+            self.endpoint.counters.count(DropReason.MALFORMED)  # a packet that was cut off
         self.endpoint.end_of_stream(now)

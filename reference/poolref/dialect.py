@@ -21,7 +21,9 @@ class Dialect:
     name: str = "spec"
     nonce_seq_order: ByteOrder = "big"  # SEAL-02
     telemetry_order: ByteOrder = "big"  # section 12
-    init_timestamp: Literal["wall", "monotonic"] = "wall"  # HS-06; monotonic is neither sent as wall nor checked
+    init_timestamp: Literal["wall", "monotonic"] = (
+        "wall"  # HS-06; monotonic is neither sent as wall nor checked
+    )
     min_difficulty: int = MIN_DIFFICULTY  # HS-04: the lowest a server of this dialect may be set to
 
 

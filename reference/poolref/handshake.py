@@ -67,7 +67,9 @@ class ClientHandshake(Endpoint):
         self._deadline: int | None = now + c.CHALLENGE_TIMEOUT
         self._awaited = "CHALLENGE"
         timestamp = wall if settings.dialect.init_timestamp == "wall" else now
-        self._queue(wire.build(Type.INIT, Init(self._public, settings.address).pack(), timestamp=timestamp), now)
+        self._queue(
+            wire.build(Type.INIT, Init(self._public, settings.address).pack(), timestamp=timestamp), now
+        )
 
     def solved(self, solution: bytes, now: int) -> None:
         """Send RESPONSE with the puzzle's solution (32 bytes); ignored when the attempt is already over."""

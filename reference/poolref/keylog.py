@@ -41,7 +41,9 @@ def parse_line(line: str) -> KeylogEntry | None:
     if len(words) != 5 or words[0] != LABEL:
         raise DecodeError(0, "line", f"not a {LABEL} line")
     try:
-        entry = KeylogEntry(bytes.fromhex(words[1]), int(words[2]), bytes.fromhex(words[3]), bytes.fromhex(words[4]))
+        entry = KeylogEntry(
+            bytes.fromhex(words[1]), int(words[2]), bytes.fromhex(words[3]), bytes.fromhex(words[4])
+        )
     except ValueError as error:
         raise DecodeError(0, "line", str(error)) from None
     sizes = (len(entry.session_id), len(entry.session_key), len(entry.hmac_key))

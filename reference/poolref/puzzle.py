@@ -10,6 +10,7 @@ from .wire import Buffer
 
 SOLUTION_SIZE: Final = 32
 _COUNTER_SIZE: Final = 8
+START_SIZE: Final = SOLUTION_SIZE - _COUNTER_SIZE
 _DIGEST_BITS: Final = 256
 
 
@@ -32,8 +33,8 @@ class Search:
     __slots__ = ("_next", "_prefix", "_start", "_target")
 
     def __init__(self, seed: bytes, difficulty: int, start: bytes) -> None:
-        if len(start) != SOLUTION_SIZE - _COUNTER_SIZE:
-            raise ValueError(f"start has {len(start)} bytes instead of {SOLUTION_SIZE - _COUNTER_SIZE}")
+        if len(start) != START_SIZE:
+            raise ValueError(f"start has {len(start)} bytes instead of {START_SIZE}")
         self._prefix = hashlib.sha256(seed + start)
         self._start = start
         self._next = 0

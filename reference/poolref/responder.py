@@ -82,7 +82,11 @@ class Responder:
             init = Init.unpack(payload)
         except DecodeError:
             return DropReason.MALFORMED
-        if not wire.plain(header) or header.session_id != wire.ZERO_SESSION_ID or not acceptable(init.client_addr):
+        if (
+            not wire.plain(header)
+            or header.session_id != wire.ZERO_SESSION_ID
+            or not acceptable(init.client_addr)
+        ):
             return DropReason.MALFORMED
         if (
             self._settings.dialect.init_timestamp == "wall"

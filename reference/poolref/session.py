@@ -129,7 +129,13 @@ class Session(Endpoint):
             seq = self.next_seq
             self.next_seq += 1
         header = Header(
-            type, flags, seq, self.window.highest if ack is None else ack, self.session_id, now, channel=channel
+            type,
+            flags,
+            seq,
+            self.window.highest if ack is None else ack,
+            self.session_id,
+            now,
+            channel=channel,
         )
         return self.keys.protect(header, plaintext)
 
@@ -284,7 +290,12 @@ class Session(Endpoint):
         )
 
     def _transmit(
-        self, type: Type, now: int, plaintext: bytes = b"", flags: int = 0, channel: int = 0  # noqa: A002
+        self,
+        type: Type,
+        now: int,
+        plaintext: bytes = b"",
+        flags: int = 0,
+        channel: int = 0,  # noqa: A002
     ) -> bool:
         """Queue a packet; False when the last seq is due, which goes to a CLOSE that ends the session (SEQ-01)."""
         if self.next_seq >= self._seq_limit - 1:

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""TCP under asyncio: sockets, and a Link that binds one sans-IO connection to one asyncio transport."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+from typing import Final, Protocol, cast
+
+from ..connection import TcpConnection
+from ..constants import SECOND
+from ..events import Event
+
+BACKLOG: Final = 256
+_KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # HB-02
+_FAREWELL_S: Final = 2.0
+"""How long a closed connection waits for the peer to read what was sent and to close as well."""
+
+Clock = Callable[[], int]
+
+
+class LinkOwner(Protocol):
+    """Who is told what happens on a link."""
+
+    def link_opened(self, link: Link) -> TcpConnection | None:
+        """The socket is connected: the connection to run over it, None to drop it."""
+
+    def link_event(self, link: Link, event: Event) -> None:
+        """An event of the link's connection."""
+
+    def link_changed(self, link: Link) -> None:
+        """Something happened; called after each batch of events."""
+
+    def link_gone(self, link: Link) -> None:
+        """The socket is closed."""
+
+
+class Link(asyncio.Protocol):
+    """After any call of its connection from elsewhere, call :meth:`flush`."""
+
+    def __init__(self, owner: LinkOwner, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
+        self.connection: TcpConnection
+        self.peer_ip = b""
+        self.peer_port = 0
+        self.gone: asyncio.Future[None] = loop.create_future()
+        """Done when the socket is closed."""
+        self._owner = owner
+        self._clock = clock
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._farewell: asyncio.TimerHandle | None = None
+        self._reading = True
+        self._writable: asyncio.Future[None] | None = None
+
+    # -- asyncio.Protocol ---------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        if peer is None:  # already gone again
+            self._transport.abort()
+            return
+        self.peer_ip, self.peer_port = mapped_ip(peer[0]), peer[1]
+        _tune(transport.get_extra_info("socket"))
+        connection = self._owner.link_opened(self)
+        if connection is None:
+            self._transport.abort()
+            return
+        self.connection = connection
+        self.flush()
+
+    def data_received(self, data: bytes) -> None:
+        if self._farewell is None and self._opened:
+            self.connection.receive_data(data, self._clock())
+            self.flush()
+
+    def eof_received(self) -> bool:
+        if self._opened:
+            self.connection.receive_eof(self._clock())
+            self.flush()
+        return False  # asyncio closes the transport once everything is written
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if self._farewell is not None:
+            self._farewell.cancel()
+        if not self.gone.done():
+            self.gone.set_result(None)
+        self._set_writable()
+        if self._opened:
+            self.connection.lost(self._clock())
+            self.flush()
+        self._owner.link_gone(self)
+
+    def pause_writing(self) -> None:
+        self._writable = self._loop.create_future()
+        self._congest(True)
+
+    def resume_writing(self) -> None:
+        self._set_writable()
+        self._congest(False)
+        self.flush()
+
+    # -- the owner ----------------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Write what the connection has to send, hand on its events, follow its timer, reading and closing."""
+        connection = self.connection
+        self._write(connection.data_to_send())
+        while (event := connection.next_event()) is not None:
+            self._owner.link_event(self, event)
+        self._follow_reading(connection.reading)
+        self._follow_timer(connection.next_timer())
+        if connection.closing:
+            self._say_farewell()
+        self._owner.link_changed(self)
+
+    async def drained(self) -> None:
+        """Wait until the transport takes more; at once when it does, or when the socket is closed."""
+        if self._writable is not None:
+            await asyncio.shield(self._writable)
+
+    def abort(self) -> None:
+        """Close the socket without waiting for anything."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # -- details ------------------------------------------------------------------------------------------------
+
+    @property
+    def _opened(self) -> bool:
+        return hasattr(self, "connection")
+
+    def _write(self, data: bytes) -> None:
+        if data and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def _follow_reading(self, reading: bool) -> None:
+        # A closed connection reads on, to nowhere: unread bytes would turn the close into a reset, which can
+        # overtake what was sent last.
+        reading = reading or self.connection.closing
+        if self._transport is not None and reading != self._reading:
+            self._reading = reading
+            if reading:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def _follow_timer(self, due: int | None) -> None:
+        if self._timer is not None:
+            if due is not None and self._loop.time() <= self._timer.when() <= self._when(due):
+                return  # fires early, does nothing, and is set anew: cheaper than replacing it for each packet
+            self._timer.cancel()
+            self._timer = None
+        if due is not None:
+            self._timer = self._loop.call_at(self._when(due), self._timeout)
+
+    def _when(self, due: int) -> float:
+        return self._loop.time() + max(0, due - self._clock()) / SECOND
+
+    def _timeout(self) -> None:
+        self._timer = None
+        self.connection.handle_timer(self._clock())
+        self.flush()
+
+    def _say_farewell(self) -> None:
+        if self._farewell is None and self._transport is not None:
+            if not self._transport.is_closing():
+                self._transport.write_eof()
+            self._farewell = self._loop.call_later(_FAREWELL_S, self.abort)
+
+    def _set_writable(self) -> None:
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None
+
+    def _congest(self, congested: bool) -> None:
+        if self._opened and self.connection.session is not None:
+            self.connection.session.congested = congested
+
+
+def mapped_ip(address: str) -> bytes:
+    """16 bytes of an IP address, IPv4 as ``::ffff:a.b.c.d``, without scope id.  OSError when it is not one."""
+    literal = address.partition("%")[0]
+    if ":" in literal:
+        return socket.inet_pton(socket.AF_INET6, literal)
+    return bytes(10) + b"\xff\xff" + socket.inet_pton(socket.AF_INET, literal)
+
+
+def ip_text(address: bytes) -> str:
+    """The IPv6 text of 16 bytes; IPv4 shows as ``::ffff:a.b.c.d``."""
+    return socket.inet_ntop(socket.AF_INET6, address)
+
+
+def listening_socket(host: str | None, port: int) -> socket.socket:
+    """Bound and non-blocking; without a host one IPv6 socket for both families (section 4).  OSError."""
+    family = socket.AF_INET if host is not None and ":" not in host else socket.AF_INET6
+    address: tuple[str, int] | tuple[str, int, int, int] = (host or "::", port)
+    if host is not None:
+        family, _type, _proto, _name, address = socket.getaddrinfo(  # type: ignore[assignment]
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICHOST
+        )[0]
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+async def connected_socket(host: str, port: int) -> socket.socket:
+    """Connect to the first address of ``host`` that answers; the last one's OSError when none does."""
+    loop = asyncio.get_running_loop()
+    failure: OSError = OSError(errno.EADDRNOTAVAIL, f"{host} has no address")
+    for family, kind, proto, _name, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        sock = socket.socket(family, kind, proto)
+        try:
+            sock.setblocking(False)
+            await loop.sock_connect(sock, address)
+            return sock
+        except OSError as error:
+            sock.close()
+            failure = error
+        except BaseException:
+            sock.close()
+            raise
+    raise failure
+
+
+def _tune(sock: socket.socket) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE.items():
+        sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
