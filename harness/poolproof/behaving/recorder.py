@@ -58,7 +58,8 @@ class Recorder:
         self.results: dict[str, ScenarioResult] = {}
         self.faults: list[HarnessFault] = []
         self.untestable = ""
-        self.aborted = ""
+        self.aborted = ""  # a person or an option ended the run early
+        self._stopped = ""  # why whatever has not run yet will not
 
     # -- what the runner reports
 
@@ -88,7 +89,7 @@ class Recorder:
     def _take(self, judgement: Judgement, where: str, phase: Phase, statement: Any = None) -> None:
         if judgement.untestable:
             self.untestable = self.untestable or line(judgement.reason)
-            self.aborted = self.aborted or line(judgement.reason)
+            self.stop(judgement.reason)
         if judgement.died:
             self._evidence.finding("died", judgement.reason, judgement.excerpt, Health.DIED)
         if self._open is not None:
@@ -172,6 +173,20 @@ class Recorder:
         self.faults.append(fault)
         self._journal.write("harness_error", fault=fault)
 
+    def stop(self, reason: str) -> None:
+        """Nothing more is to run; the first reason counts."""
+        self._stopped = self._stopped or line(reason)
+
+    def abort(self, reason: str) -> None:
+        """Nothing more is to run although it could."""
+        self.aborted = self.aborted or reason
+        self.stop(reason)
+
+    @property
+    def stopped(self) -> bool:
+        """True if nothing more is to run."""
+        return bool(self._stopped)
+
     # -- how results come about
 
     def blank(self, case: Case) -> ScenarioResult:
@@ -215,8 +230,8 @@ class Recorder:
         """The wire verdict if nothing that was raised says otherwise."""
         if scenario.should_skip:
             return _skipped(scenario)
-        if self.aborted and any(step.status is not StepStatus.PASSED for step in steps):
-            return Wire.INCONCLUSIVE, self.aborted
+        if self._stopped and any(step.status is not StepStatus.PASSED for step in steps):
+            return Wire.INCONCLUSIVE, self._stopped
         if not steps:
             return Wire.INCONCLUSIVE, "the scenario has no steps"
         unpassed = next((step for step in steps if step.status is not StepStatus.PASSED), None)
@@ -238,8 +253,8 @@ class Recorder:
         if cause is not None:
             wire = Wire.NOT_SUPPORTED if cause.wire is Wire.NOT_SUPPORTED else Wire.INCONCLUSIVE
             result = replace(result, wire=wire, reason=f"not run: {sanitize(cause.reason, _REASON_LIMIT)}")
-        elif self.aborted:
-            result = replace(result, reason=f"not run: {self.aborted}")
+        elif self._stopped:
+            result = replace(result, reason=f"not run: {self._stopped}")
         elif case.scenario.should_skip:
             wire, reason = _skipped(case.scenario)
             result = replace(result, wire=wire, reason=reason)

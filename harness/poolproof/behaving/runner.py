@@ -39,10 +39,16 @@ def parse(features: Path) -> list[Case]:
     if not features.is_dir():
         raise HarnessError(f"no such directory of features: {features}")
     _configuration(features)  # sets how outlines name their rows
+    locations = collect_feature_locations([str(features)])
     try:
-        parsed = parse_features(collect_feature_locations([str(features)]))
+        parsed = parse_features(locations)
     except (ParserError, UnicodeDecodeError) as error:
         raise HarnessError(f"a feature file does not parse: {' '.join(str(error).split())}") from error
+    # To behave a misspelt keyword is one more line of description, and the scenario is gone.
+    full = {Path(feature.filename).resolve() for feature in parsed if feature.walk_scenarios()}
+    for location in locations:
+        if Path(location.filename).resolve() not in full:
+            raise HarnessError(f"{location.filename} has no scenarios", hint="is a keyword misspelt?")
     return cases(parsed, features)
 
 
@@ -123,7 +129,7 @@ class FeatureRunner(behave_runner.Runner):  # type: ignore[misc]  # behave has n
         root._set_root_attribute("on_cleanup_error", self._cleanup_failed)
         for name, value in self._run_config.context.items():
             root._set_root_attribute(name, value)
-        self.formatters = [self]
+        self.formatters = [_Ends(self._recorder)]
         self.run_hook("before_all")
         for feature in self.features:
             if not self.aborted:
@@ -159,8 +165,8 @@ class FeatureRunner(behave_runner.Runner):  # type: ignore[misc]  # behave has n
             self._progress.finished(result)
         bad = result.wire is Wire.FAIL or result.health.hurt
         if bad and self._run_config.fail_fast:
-            self._recorder.aborted = self._recorder.aborted or "stopped after the first failure"
-        if self._recorder.aborted:
+            self._recorder.abort("stopped after the first failure")
+        if self._recorder.stopped:
             self.aborted = True
         return bad
 
@@ -182,7 +188,7 @@ class FeatureRunner(behave_runner.Runner):  # type: ignore[misc]  # behave has n
                 self.context._pop()
 
     def _interrupted(self) -> None:
-        self._recorder.aborted = self._recorder.aborted or "interrupted"
+        self._recorder.abort("interrupted")
         self.aborted = True
 
     # -- hooks
@@ -220,8 +226,8 @@ class FeatureRunner(behave_runner.Runner):  # type: ignore[misc]  # behave has n
         if isinstance(error, KeyboardInterrupt):
             self._interrupted()
         elif hook_name == "before_all":
-            self._recorder.aborted = self._recorder.aborted or f"before_all: {judgement.reason}"
-        if self._recorder.aborted:
+            self._recorder.stop(f"before_all: {judgement.reason}")
+        if self._recorder.stopped:
             self.aborted = True
 
     def _cleanup_failed(self, context: object, function: Any, error: BaseException) -> None:
@@ -260,16 +266,17 @@ class FeatureRunner(behave_runner.Runner):  # type: ignore[misc]  # behave has n
             return error
         return self._inner or RuntimeError(str(error))
 
-    # -- behave's formatter interface: only ends of steps are of interest
 
-    def result(self, step: Any) -> None:
-        """A step has ended."""
-        self._recorder.step_finished(step)
+class _Ends:
+    """behave's formatter interface, of which only the ends of steps are not known from elsewhere."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.result = recorder.step_finished
 
     def _ignore(self, *_: object) -> None:
-        """An event that the runner knows from elsewhere."""
+        """An event that the runner sees itself."""
 
-    uri = background = scenario = step = match = eof = _ignore
+    uri = feature = background = rule = scenario = step = match = eof = _ignore
 
 
 class _WatchedSteps:

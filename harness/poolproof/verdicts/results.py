@@ -144,8 +144,8 @@ class Environment:
 class RunResult:
     """A whole run. `selected` scenarios were to run; as many results are in `scenarios`, whatever happened.
 
-    `untestable` says why the device could not be tested at all, `aborted` why the run ended early.
-    `findings` and `attachments` here belong to no single scenario.
+    `untestable` says why the device could not be tested at all, `aborted` why the run ended early although it
+    could have gone on. `findings` and `attachments` here belong to no single scenario.
     """
 
     tool_version: str
