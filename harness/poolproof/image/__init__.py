@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Guest images, kernels, and the building of modules for them."""
+
+from .cache import default_cache
+from .kernels import KernelSpec
+from .store import BuildTree, GuestImage, ImageStore
+
+__all__ = ["BuildTree", "GuestImage", "ImageStore", "KernelSpec", "default_cache"]
