@@ -58,11 +58,14 @@ def overlay_tar(source: Path) -> bytes:
 def _apt_options() -> list[str]:
     """How this host's apt reaches archives (proxy, certificates): mmdebstrap does not take it over."""
     done = subprocess.run(
-        ["apt-config", "dump", "--format", '%F "%v";%n', "Acquire"], capture_output=True, text=True,
-        check=False
+        ["apt-config", "dump", "--format", '%F "%v";%n', "Acquire"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    wanted = re.compile(r"Acquire::(http|https)::\S*(Proxy|CaInfo|CaPath|Verify|SslCert|SslKey)\S* \"[^\"]",
-    re.I) return [f"--aptopt={line}" for line in done.stdout.splitlines() if wanted.match(line)]
+    names = "Proxy|CaInfo|CaPath|Verify|SslCert|SslKey"
+    wanted = re.compile(rf'Acquire::(http|https)::\S*({names})\S* "[^"]', re.I)
+    return [f"--aptopt={line}" for line in done.stdout.splitlines() if wanted.match(line)]
 
 
 def unpack(
@@ -137,7 +140,7 @@ def _reason(log: Path) -> str:
 def _advice(log: Path) -> str:
     text = log.read_text(errors="replace")
     if "Temporary failure resolving" in text or "Could not connect" in text or "Could not resolve" in text:
-        return f"is {mirror()} reachable? another: POOLPROOF_DEBIAN_MIRROR=http://HOST (with /debian below it)"
+        return f"is {mirror()} reachable? else POOLPROOF_DEBIAN_MIRROR=http://HOST (with /debian below)"
     if "newuidmap" in text or "subuid" in text or "unshare" in text:
         return "without root mmdebstrap needs user namespaces, the package uidmap and a line in /etc/subuid"
     if "Unable to locate package" in text:
