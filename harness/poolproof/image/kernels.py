@@ -28,9 +28,8 @@ class KernelSpec:
 
 
 def _spec(entry: dict[str, Any]) -> KernelSpec:
-    return KernelSpec(
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
-    )
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+    return KernelSpec(**fields)
 
 
 def load_kernels(path: Path) -> list[KernelSpec]:
