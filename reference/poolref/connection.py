@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""POOL over a TCP stream (section 4), without the socket: framing, and the handshake giving way to its session."""
+"""POOL over a TCP stream (section 4), without the socket: framing, and the handshake giving way to its
+session.
+"""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def draw(rng: Rng, size: int) -> bytes:
 
 def mac(key: Buffer, message: Buffer) -> bytes:
     """HMAC-SHA256, 32 bytes."""
-    return _hmac.digest(key, message, "sha256")  # type: ignore[arg-type]
+    return _hmac.digest(key, message, "sha256")
 
 
 def hkdf(ikm: Buffer, info: bytes, length: int) -> bytes:

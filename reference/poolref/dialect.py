@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Deviations from the specification that a peer may be spoken to in.
 
-The default of every field is normative; a new dialect is a new instance, never a branch in the code that uses it.
+The default of every field is normative; a new dialect is a new instance, never a branch in the code that
+uses it.
 """
 
 from __future__ import annotations

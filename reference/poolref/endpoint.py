@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What handshakes and sessions have in common: packets in, packets and events out, everything counted and traced."""
+"""What handshakes and sessions have in common: packets in, packets and events out, everything counted and
+traced.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,9 @@ from .events import Event, Observer, PacketTrace
 class Endpoint(ABC):
     """One side of a conversation, without any I/O.
 
-    The network calls :meth:`receive_packet`, the timer :meth:`handle_timer` when :meth:`next_timer` says so; after
-    either, and after any call of a subclass, take :meth:`packets_to_send` and :meth:`next_event`.
+    The network calls :meth:`receive_packet`, the timer :meth:`handle_timer` when :meth:`next_timer` says
+    so; after either, and after any call of a subclass, take :meth:`packets_to_send` and
+    :meth:`next_event`.
     """
 
     __slots__ = ("_events", "_out", "closing", "counters", "observer")
@@ -28,7 +31,9 @@ class Endpoint(ABC):
         self._events: deque[Event] = deque()
 
     def receive_packet(self, packet: bytes, now: int) -> Outcome:
-        """Take one whole packet (80 bytes and its payload) and say what became of it.  Never raises (WIRE-07)."""
+        """Take one whole packet (80 bytes and its payload) and say what became of it.  Never raises
+        (WIRE-07).
+        """
         outcome = self._receive(packet, now)
         if isinstance(outcome, DropReason):
             self.counters.count(outcome)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Exceptions: misuse of the API, what a peer reported, and bytes that do not decode.
 
-Bytes from a peer never raise out of a session (WIRE-07); :class:`DecodeError` is raised by codecs only and turned
-into a drop reason by their callers.
+Bytes from a peer never raise out of a session (WIRE-07); :class:`DecodeError` is raised by codecs only
+and turned into a drop reason by their callers.
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ class DecodeError(PoolError):
 
 
 def peer_error(code: int | None, during: str) -> PeerError:
-    """The exception for a peer's CLOSE; an advisory 0x0A is EPROTONOSUPPORT, 0x09 ECONNREFUSED (section 15)."""
+    """The exception for a peer's CLOSE; an advisory 0x0A is EPROTONOSUPPORT, 0x09 ECONNREFUSED (section
+    15).
+    """
     name = "without a code" if code is None else code_name(code)
     message = f"the peer closed {during}: {name}"
     if code == ErrorCode.VERSION_MISMATCH:

@@ -56,8 +56,8 @@ EndCause = Literal["closed", "local", "end_of_stream", "dead_peer", "protection"
 class SessionEnded(Event):
     """The session is over, its keys are erased.
 
-    ``cause`` is ``closed`` only for the peer's own authentic CLOSE (CLS-02), whose code is ``code``; otherwise
-    ``code`` is the one this side ended with, None for a graceful close.
+    ``cause`` is ``closed`` only for the peer's own authentic CLOSE (CLS-02), whose code is ``code``;
+    otherwise ``code`` is the one this side ended with, None for a graceful close.
     """
 
     cause: EndCause
@@ -66,7 +66,9 @@ class SessionEnded(Event):
 
 @dataclass(frozen=True, slots=True)
 class PacketTrace:
-    """One packet as an observer sees it; ``outcome`` is None for a sent one.  ``now`` is ns of the core's clock."""
+    """One packet as an observer sees it; ``outcome`` is None for a sent one.  ``now`` is ns of the core's
+    clock.
+    """
 
     now: int
     direction: Literal["sent", "received"]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The handshake of version 1 (section 8), one class for each side of one connection.
 
-The client keeps its ephemeral key until it has the shared secret; the server keeps nothing at all but deadlines and
-leaves everything else to the node's :class:`~poolref.responder.Responder` (HS-01).
+The client keeps its ephemeral key until it has the shared secret; the server keeps nothing at all but
+deadlines and leaves everything else to the node's :class:`~poolref.responder.Responder` (HS-01).
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class ClientHandshake(Endpoint):
             self.counters.count("handshake_timeouts")
             self._fail(PoolTimeout(f"no {self._awaited} in time"))
 
-    # -- receiving ----------------------------------------------------------------------------------------------
+    # -- receiving -------------------------------------------------------------------------------------
 
     def _receive(self, packet: bytes, now: int) -> Outcome:
         try:
@@ -145,7 +145,7 @@ class ClientHandshake(Endpoint):
             self._fail(
                 HandshakeError(
                     errno.ERANGE,
-                    f"the peer asks for a puzzle of {challenge.difficulty} bits, above {c.MAX_ACCEPTED_DIFFICULTY}",
+                    f"a puzzle of {challenge.difficulty} bits, more than {c.MAX_ACCEPTED_DIFFICULTY}",
                 )
             )
             return DropReason.TOO_DIFFICULT
@@ -181,9 +181,17 @@ class ClientHandshake(Endpoint):
         if header.ack != self._first_seq:
             return DropReason.BAD_ACK
         self.session = Session(
-            role=Role.CLIENT, index=self._index, session_id=self._session_id, keys=keys, first_seq=self._first_seq,
-            peer_seq=header.seq, now=now, settings=self._settings, counters=self.counters, observer=self.observer,
-        )  # fmt: skip
+            role=Role.CLIENT,
+            index=self._index,
+            session_id=self._session_id,
+            keys=keys,
+            first_seq=self._first_seq,
+            peer_seq=header.seq,
+            now=now,
+            settings=self._settings,
+            counters=self.counters,
+            observer=self.observer,
+        )
         self.counters.count("handshakes_completed")
         self._keys = None  # the session's from now on
         self.state = State.ESTABLISHED
@@ -211,7 +219,8 @@ class ClientHandshake(Endpoint):
 
 
 class ServerHandshake(Endpoint):
-    """The listener's end of one TCP connection: IDLE until a RESPONSE verifies; :attr:`session` is the result.
+    """The listener's end of one TCP connection: IDLE until a RESPONSE verifies; :attr:`session` is the
+    result.
 
     ``peer_ip`` is the peer's address as 16 bytes, IPv4 mapped.
     """

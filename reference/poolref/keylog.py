@@ -33,7 +33,9 @@ class KeylogEntry:
 
 
 def parse_line(line: str) -> KeylogEntry | None:
-    """Read one line; None for an empty line or a ``#`` comment, DecodeError for anything that is not a key."""
+    """Read one line; None for an empty line or a ``#`` comment, DecodeError for anything that is not a
+    key.
+    """
     text = line.strip()
     if not text or text.startswith("#"):
         return None

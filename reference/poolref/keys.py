@@ -20,8 +20,8 @@ _HMAC_END: Final = wire.HMAC_OFFSET + len(wire.ZERO_HMAC)
 class Keys:
     """``shared`` and what KEY-02 derives from it.  One set serves both directions.
 
-    Key material sits in bytearrays that :meth:`erase` overwrites; copies made inside the cryptographic library are
-    beyond reach and go when its objects do.
+    Key material sits in bytearrays that :meth:`erase` overwrites; copies made inside the cryptographic
+    library are beyond reach and go when its objects do.
     """
 
     __slots__ = ("_aead", "_nonce", "_prefix", "epoch", "hmac_key", "seq_key", "session_key", "shared")

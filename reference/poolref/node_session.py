@@ -21,7 +21,9 @@ _MAPPED_PREFIX = "::ffff:"
 
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
-    """A snapshot.  Bytes count messages' contents; packets count those sealed or authenticated, handshake included."""
+    """A snapshot.  Bytes count messages' contents; packets count those sealed or authenticated, handshake
+    included.
+    """
 
     index: int
     peer_addr: str
@@ -112,7 +114,9 @@ class Session:
             raise PoolTimeout(f"no message came within {timeout} s") from None
 
     async def close(self, code: int | None = None) -> None:
-        """End the session at both sides (CLS-01); does nothing once it ended.  Received messages stay readable."""
+        """End the session at both sides (CLS-01); does nothing once it ended.  Received messages stay
+        readable.
+        """
         self.core.close(self._clock(), code)
         self.flush()
 

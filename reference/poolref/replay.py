@@ -13,8 +13,8 @@ _FULL: Final = (1 << REPLAY_WINDOW) - 1
 class ReplayWindow:
     """Bit ``n`` of the bitmap stands for ``highest - n``.
 
-    Starts with the peer's initial seq, which its handshake packet consumed; whatever lies below was never sent,
-    so it counts as seen.
+    Starts with the peer's initial seq, which its handshake packet consumed; whatever lies below was never
+    sent, so it counts as seen.
     """
 
     __slots__ = ("_bitmap", "highest", "lost", "received")

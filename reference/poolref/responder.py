@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The stateless server (HS-01 .. HS-07): everything about a pending client is recomputed from its RESPONSE and a
-rotating secret, so that an INIT costs the node no memory at all.
+"""The stateless server (HS-01 .. HS-07): everything about a pending client is recomputed from its RESPONSE
+and a rotating secret, so that an INIT costs the node no memory at all.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Responder:
         self._issued: deque[int] = deque(maxlen=steps * c.LOAD_STEP)
         self._used: dict[bytes, int] = {}
 
-    # -- INIT ---------------------------------------------------------------------------------------------------
+    # -- INIT ------------------------------------------------------------------------------------------
 
     def difficulty(self, now: int) -> int:
         """HS-04: what a challenge issued at ``now`` asks for."""
@@ -114,7 +114,7 @@ class Responder:
         private[:] = bytes(len(private))
         return wire.build(Type.CHALLENGE, challenge.pack(), session_id=session_id, timestamp=now)
 
-    # -- RESPONSE -----------------------------------------------------------------------------------------------
+    # -- RESPONSE --------------------------------------------------------------------------------------
 
     def admit(
         self, header: Header, packet: bytes, peer_ip: bytes, now: int, counters: Counters
@@ -181,14 +181,22 @@ class Responder:
         self._used[header.session_id] = now + c.RESPONSE_MEMORY
         first_seq = c.SEQ_RANGE[Role.SERVER][0] + random
         session = Session(
-            role=Role.SERVER, index=index, session_id=header.session_id, keys=keys, first_seq=first_seq,
-            peer_seq=header.seq, now=now, settings=self._settings, counters=counters, observer=self.observer,
-        )  # fmt: skip
+            role=Role.SERVER,
+            index=index,
+            session_id=header.session_id,
+            keys=keys,
+            first_seq=first_seq,
+            peer_seq=header.seq,
+            now=now,
+            settings=self._settings,
+            counters=counters,
+            observer=self.observer,
+        )
         if self._keylog is not None:
             self._keylog(keys.log_entry(header.session_id).line())
         return session, keys.protect(Header(Type.ACK, 0, first_seq, header.seq, header.session_id, now))
 
-    # -- the timer ----------------------------------------------------------------------------------------------
+    # -- the timer -------------------------------------------------------------------------------------
 
     def next_timer(self) -> int:
         """When :meth:`handle_timer` is due (ns)."""
@@ -200,7 +208,9 @@ class Responder:
         return due
 
     def handle_timer(self, now: int) -> None:
-        """Rotate the secret, forget the old one and used RESPONSEs.  RandomnessError: no new secret; call again."""
+        """Rotate the secret, forget the old one and used RESPONSEs.  RandomnessError: no new secret; call
+        again.
+        """
         self._rotate(now)
 
     def erase(self) -> None:

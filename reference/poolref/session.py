@@ -2,9 +2,9 @@
 """An established session: protected packets in and out, acknowledgement, heartbeats, messages, the end.
 
 Driven by the user (:meth:`Session.send`, :meth:`Session.take`, :meth:`Session.close`), the network
-(:meth:`Session.receive_packet`) and the timer.  Receiving is a flat pipeline (SEAL-05): parse, find the session,
-hmac, sequence range, replay window, open, commit, state table, act.  Nothing changes before the hmac holds, nothing
-reaches the user before the tag does.
+(:meth:`Session.receive_packet`) and the timer.  Receiving is a flat pipeline (SEAL-05): parse, find the
+session, hmac, sequence range, replay window, open, commit, state table, act.  Nothing changes before the
+hmac holds, nothing reaches the user before the tag does.
 """
 
 from __future__ import annotations
@@ -88,10 +88,12 @@ class Session(Endpoint):
         }
         self._events.append(SessionEstablished(session_id, role))
 
-    # -- the user -----------------------------------------------------------------------------------------------
+    # -- the user --------------------------------------------------------------------------------------
 
     def send(self, data: bytes, now: int, channel: int = 0) -> None:
-        """Send a message of 1..65535 bytes: EINVAL, EMSGSIZE, or ENOTCONN once the session ended (DATA-01)."""
+        """Send a message of 1..65535 bytes: EINVAL, EMSGSIZE, or ENOTCONN once the session ended
+        (DATA-01).
+        """
         if not data:
             raise LocalError(errno.EINVAL, "a message has at least one byte")
         if len(data) > c.MAX_MESSAGE:
@@ -115,7 +117,7 @@ class Session(Endpoint):
 
     def protect(
         self,
-        type: int,  # noqa: A002
+        type: int,
         now: int,
         plaintext: bytes = b"",
         *,
@@ -124,7 +126,9 @@ class Session(Endpoint):
         seq: int | None = None,
         ack: int | None = None,
     ) -> bytes:
-        """A packet of this session, sealed and signed but not queued; takes the next seq unless one is given."""
+        """A packet of this session, sealed and signed but not queued; takes the next seq unless one is
+        given.
+        """
         if seq is None:
             seq = self.next_seq
             self.next_seq += 1
@@ -139,7 +143,7 @@ class Session(Endpoint):
         )
         return self.keys.protect(header, plaintext)
 
-    # -- the network --------------------------------------------------------------------------------------------
+    # -- the network -----------------------------------------------------------------------------------
 
     def end_of_stream(self, now: int) -> None:
         """CLS-03: the stream ended without CLOSE."""
@@ -241,7 +245,7 @@ class Session(Endpoint):
         self._finish(now, "closed", plaintext[0] if plaintext else None)
         return Verdict.CLOSED
 
-    # -- the timer ----------------------------------------------------------------------------------------------
+    # -- the timer -------------------------------------------------------------------------------------
 
     def next_timer(self) -> int | None:
         if self.end is not None:
@@ -273,7 +277,7 @@ class Session(Endpoint):
         """It ended, and its messages were read or waited for 5 s: the slot is free (CLS-01)."""
         return self.end is not None and (not self.inbox or self._linger_until is None)
 
-    # -- sending ------------------------------------------------------------------------------------------------
+    # -- sending ---------------------------------------------------------------------------------------
 
     def telemetry(self, now: int) -> Telemetry:
         """This side's own figures as of ``now``; throughput is of messages sent since the last heartbeat."""
@@ -295,9 +299,11 @@ class Session(Endpoint):
         now: int,
         plaintext: bytes = b"",
         flags: int = 0,
-        channel: int = 0,  # noqa: A002
+        channel: int = 0,
     ) -> bool:
-        """Queue a packet; False when the last seq is due, which goes to a CLOSE that ends the session (SEQ-01)."""
+        """Queue a packet; False when the last seq is due, which goes to a CLOSE that ends the session
+        (SEQ-01).
+        """
         if self.next_seq >= self._seq_limit - 1:
             self._close(now, "sequence_exhausted", ErrorCode.SEQ_INVALID)
             return False
@@ -328,7 +334,7 @@ class Session(Endpoint):
         self._heartbeat_mark = (now, self.bytes_sent)
         self._transmit(Type.HEARTBEAT, now, report, int(Flag.TELEMETRY))
 
-    # -- the end ------------------------------------------------------------------------------------------------
+    # -- the end ---------------------------------------------------------------------------------------
 
     def _close(self, now: int, cause: EndCause, code: int | None) -> None:
         if self.next_seq < self._seq_limit:

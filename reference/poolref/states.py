@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """All state logic of a session in one table (section 5).
 
-A session moves IDLE -> INIT_SENT -> CHALLENGED -> ESTABLISHED at the client and IDLE -> ESTABLISHED at the server,
-which keeps nothing between INIT and RESPONSE (HS-01).  ESTABLISHED and REKEYING exchange everything; CLOSING ends.
-Every (state, type) pair that is legal has an entry here: the action to take and the state that follows.  Every
-other pair goes through :func:`lookup`'s policy, a discard with a named reason (WIRE-05, WIRE-06).
+A session moves IDLE -> INIT_SENT -> CHALLENGED -> ESTABLISHED at the client and IDLE -> ESTABLISHED at
+the server, which keeps nothing between INIT and RESPONSE (HS-01).  ESTABLISHED and REKEYING exchange
+everything; CLOSING ends. Every (state, type) pair that is legal has an entry here: the action to take and
+the state that follows.  Every other pair goes through :func:`lookup`'s policy, a discard with a named
+reason (WIRE-05, WIRE-06).
 
-When the table is consulted differs with the keys: without keys, and in CHALLENGED, before anything else; with keys
-after the packet was authenticated, opened and its seq committed (SEAL-05).  So the table never sees forged types.
+When the table is consulted differs with the keys: without keys, and in CHALLENGED, before anything else;
+with keys after the packet was authenticated, opened and its seq committed (SEAL-05).  So the table never
+sees forged types.
 """
 
 from __future__ import annotations
@@ -48,8 +50,10 @@ class Transition:
     target: State
 
 
-def _while(state: State) -> dict[tuple[State, Type], Transition]:
-    """What an established session accepts; a completed rekey's change of state is the rekey's own business."""
+def _while(state: State) -> dict[tuple[int, int], Transition]:
+    """What an established session accepts; a completed rekey's change of state is the rekey's own
+    business.
+    """
     return {
         (state, Type.DATA): Transition(Action.DELIVER, state),
         (state, Type.ACK): Transition(Action.ACKNOWLEDGED, state),
@@ -64,7 +68,7 @@ def _while(state: State) -> dict[tuple[State, Type], Transition]:
     }
 
 
-TABLE: Final[dict[tuple[State, Type], Transition]] = {
+TABLE: Final[dict[tuple[int, int], Transition]] = {
     (State.IDLE, Type.INIT): Transition(Action.ISSUE_CHALLENGE, State.IDLE),
     (State.IDLE, Type.RESPONSE): Transition(Action.ADMIT, State.ESTABLISHED),
     (State.INIT_SENT, Type.CHALLENGE): Transition(Action.SOLVE, State.CHALLENGED),
@@ -78,9 +82,9 @@ TABLE: Final[dict[tuple[State, Type], Transition]] = {
 }
 
 
-def lookup(state: State, type: int) -> Transition | DropReason:  # noqa: A002
+def lookup(state: State, type: int) -> Transition | DropReason:
     """The transition of a legal pair, otherwise why the packet is discarded."""
-    transition = TABLE.get((state, type))  # type: ignore[call-overload]
+    transition = TABLE.get((state, type))
     if transition is not None:
-        return transition  # type: ignore[no-any-return]
+        return transition
     return DropReason.UNKNOWN_TYPE if type >= FIRST_UNKNOWN_TYPE else DropReason.UNEXPECTED_TYPE

@@ -21,7 +21,9 @@ class RoundTrip:
         self._outstanding.append((seq, now))
 
     def acknowledged(self, ack: int, now: int) -> None:
-        """An ACK arrived that covers everything up to ``ack``; the newest heartbeat it covers gives the sample."""
+        """An ACK arrived that covers everything up to ``ack``; the newest heartbeat it covers gives the
+        sample.
+        """
         newest = None
         while self._outstanding and self._outstanding[0][0] <= ack:
             newest = self._outstanding.popleft()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Packet layouts: one table of fields, and slotted dataclasses that pack and unpack by it.
 
-:data:`FIELDS` is the single description of every fixed layout; the ``struct`` formats below are made from it, and
-other implementations (dissectors, C structures) are checked against it.
+:data:`FIELDS` is the single description of every fixed layout; the ``struct`` formats below are made from
+it, and other implementations (dissectors, C structures) are checked against it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ Buffer = bytes | bytearray | memoryview
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field: offset and size in bytes inside its layout, and the section of the specification it is from."""
+    """One field: offset and size in bytes inside its layout, and the section of the specification it is
+    from.
+    """
 
     layout: str
     name: str
@@ -58,7 +60,9 @@ _LAYOUTS: Final = (
         "challenge", "8", ("server_pubkey", 32), ("puzzle_seed", 32), ("difficulty", 2), ("server_addr", 32)
     ),
     _layout("response", "8", ("client_pubkey", 32), ("solution", 32), ("sealed_proof", 48)),
-    _layout("address", "9", ("type_version", 4), ("org_id", 8), ("segment_id", 8), ("node_id", 8), ("crc32", 4)),
+    _layout(
+        "address", "9", ("type_version", 4), ("org_id", 8), ("segment_id", 8), ("node_id", 8), ("crc32", 4)
+    ),
     _layout("fragment", "10", ("msg_id", 4), ("offset", 2), ("total_len", 2)),
     _layout(
         "telemetry", "12",
@@ -144,7 +148,7 @@ def packet_size(header: Buffer, offset: int = 0) -> int:
     return size
 
 
-def build(type: int, payload: bytes = b"", **fields: int | bytes) -> bytes:  # noqa: A002
+def build(type: int, payload: bytes = b"", **fields: int | bytes) -> bytes:
     """A packet without protection: any header field may be given; payload_len follows from ``payload``."""
     header = Header(type, **{"payload_len": len(payload), **fields})  # type: ignore[arg-type]
     return header.pack() + payload
@@ -172,7 +176,9 @@ def check(header: Header, version: int = c.VERSION) -> DropReason | None:
 
 
 def plain(header: Header) -> bool:
-    """Whether a header fits a packet sent before keys exist: no flags, no seq, no hmac (SEQ-03, section 1)."""
+    """Whether a header fits a packet sent before keys exist: no flags, no seq, no hmac (SEQ-03, section
+    1).
+    """
     return not header.flags and not header.seq and header.hmac == ZERO_HMAC
 
 

@@ -55,7 +55,7 @@ class Link(asyncio.Protocol):
         self._reading = True
         self._writable: asyncio.Future[None] | None = None
 
-    # -- asyncio.Protocol ---------------------------------------------------------------------------------------
+    # -- asyncio.Protocol ------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -104,10 +104,12 @@ class Link(asyncio.Protocol):
         self._congest(False)
         self.flush()
 
-    # -- the owner ----------------------------------------------------------------------------------------------
+    # -- the owner -------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Write what the connection has to send, hand on its events, follow its timer, reading and closing."""
+        """Write what the connection has to send, hand on its events, follow its timer, reading and
+        closing.
+        """
         connection = self.connection
         self._write(connection.data_to_send())
         while (event := connection.next_event()) is not None:
@@ -128,7 +130,7 @@ class Link(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    # -- details ------------------------------------------------------------------------------------------------
+    # -- details ---------------------------------------------------------------------------------------
 
     @property
     def _opened(self) -> bool:
@@ -152,7 +154,7 @@ class Link(asyncio.Protocol):
     def _follow_timer(self, due: int | None) -> None:
         if self._timer is not None:
             if due is not None and self._loop.time() <= self._timer.when() <= self._when(due):
-                return  # fires early, does nothing, and is set anew: cheaper than replacing it for each packet
+                return  # fires early, does nothing and is set anew: cheaper than a new one for each packet
             self._timer.cancel()
             self._timer = None
         if due is not None:
@@ -183,7 +185,9 @@ class Link(asyncio.Protocol):
 
 
 def mapped_ip(address: str) -> bytes:
-    """16 bytes of an IP address, IPv4 as ``::ffff:a.b.c.d``, without scope id.  OSError when it is not one."""
+    """16 bytes of an IP address, IPv4 as ``::ffff:a.b.c.d``, without scope id.  OSError when it is not
+    one.
+    """
     literal = address.partition("%")[0]
     if ":" in literal:
         return socket.inet_pton(socket.AF_INET6, literal)
