@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`python -m poolproof.lab`: boot the pair, print the figures, leave nothing."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from poolproof.errors import HarnessError
+from poolproof.image.store import ImageStore
+from poolproof.lab import sandbox
+from poolproof.lab.lab import Lab, LabConfig
+
+
+def default_cache() -> Path:
+    """$POOLPROOF_CACHE, or poolproof in the user's cache directory."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("POOLPROOF_CACHE") or Path(base, "poolproof"))
+
+
+def timed(action: Callable[[], object]) -> float:
+    """Seconds an action takes."""
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+def smoke(config: LabConfig) -> None:
+    """Boot, call, reset; one figure a line."""
+    lab = Lab(config)
+    try:
+        print(f"pair, cold start to both agents and snapshots: {timed(lab.start):.2f} s", flush=True)
+        print(f"accelerator: {lab.accelerator.name} ({lab.accelerator.evidence}); cpu {config.cpu}")
+        for name, guest in lab.guests.items():
+            calls = sorted(timed(partial(guest.agent.call, "ping")) * 1000 for _ in range(50))
+            print(f"{name}: agent call, median of 50: {statistics.median(calls):.1f} ms, max {calls[-1]:.1f}")
+        a, b = lab.guests.values()
+        print(f"reset of one guest: {timed(a.reset):.2f} s, again: {timed(a.reset):.2f} s")
+        print(f"frames on the wire: {lab.wire.mark()}")
+        print(f"findings on consoles: {[f.title for g in (a, b) for f in g.console.findings()]}")
+    finally:
+        print(f"teardown: {timed(lab.close):.2f} s")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m poolproof.lab", description=__doc__)
+    parser.add_argument("--cpu", default=None, help="QEMU CPU model, default max,-erms,-fsrm")
+    parser.add_argument("--kernel", default=None, help="kernel of the matrix")
+    parser.add_argument("--run-dir", type=Path, default=None, help="where consoles are kept")
+    options = parser.parse_args()
+    try:
+        image = ImageStore(default_cache(), offline=sandbox.active()).guest(options.kernel)
+        if not sandbox.active():
+            return sandbox.enter([sys.executable, "-m", "poolproof.lab", *sys.argv[1:]])
+        run_dir = options.run_dir or Path(tempfile.mkdtemp(prefix="lab-", dir=sandbox.prepare()))
+        chosen = {"cpu": options.cpu} if options.cpu else {}
+        smoke(LabConfig(image, run_dir, default_cache(), seed=1, **chosen))
+    except HarnessError as exc:
+        print(f"poolproof.lab: {exc}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
