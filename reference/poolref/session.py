@@ -10,6 +10,7 @@ hmac holds, nothing reaches the user before the tag does.
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 
 from . import constants as c
 from . import wire
@@ -18,17 +19,21 @@ from .counters import Counters, DropReason, Outcome, Verdict
 from .endpoint import Endpoint
 from .errors import DecodeError, LocalError
 from .events import EndCause, MessageReceived, Observer, SessionEnded, SessionEstablished
+from .fragments import Reassembly, split
 from .inbox import Inbox, Message, Subscriptions
 from .keys import Keys
 from .replay import ReplayWindow
 from .settings import Settings
 from .states import Action, lookup
 from .telemetry import RoundTrip
-from .wire import Header, Telemetry
+from .wire import FragmentHeader, Header, Telemetry
 
 _ENCRYPTED = int(Flag.ENCRYPTED)
 _REQUIRE_ACK = int(Flag.REQUIRE_ACK)
 _FRAGMENT = int(Flag.FRAGMENT)
+_LAST_FRAG = int(Flag.LAST_FRAG)
+_U32 = (1 << 32) - 1
+_ANSWERED_OTHERWISE = (Type.ACK, Type.HEARTBEAT)  # an ACK never is, a heartbeat at once
 _SEALED_PROOF = wire.offset_of("response", "sealed_proof")
 
 
@@ -58,6 +63,7 @@ class Session(Endpoint):
         self.state = State.ESTABLISHED
         self.subscriptions = Subscriptions()
         self.inbox = Inbox()
+        self.reassembly = Reassembly()
         self.window = ReplayWindow(peer_seq)
         self.round_trip = RoundTrip()
         self.peer_report: Telemetry | None = None
@@ -73,6 +79,7 @@ class Session(Endpoint):
         peer = Role.SERVER if role is Role.CLIENT else Role.CLIENT
         self._peer_low, self._peer_high = c.SEQ_RANGE[peer]
         self._seq_limit = c.SEQ_RANGE[role][1]
+        self._next_msg_id = 0
         self._ack_pending = 0
         self._ack_due: int | None = None
         self._heartbeat_due = now + settings.heartbeat_s * c.SECOND
@@ -100,10 +107,15 @@ class Session(Endpoint):
             raise LocalError(errno.EMSGSIZE, f"a message of {len(data)} bytes exceeds {c.MAX_MESSAGE}")
         if not 0 <= channel < c.CHANNELS:
             raise LocalError(errno.EINVAL, f"channel {channel} is not within 0..{c.CHANNELS - 1}")
+        pieces: Iterable[tuple[bytes, int]] = ((data, 0),)
         if len(data) > self.mtu - c.DATA_OVERHEAD:
-            raise LocalError(errno.EOPNOTSUPP, "messages that need fragments are not supported yet")
-        if self.end is not None or not self._transmit(Type.DATA, now, data, _REQUIRE_ACK, channel):
-            raise LocalError(errno.ENOTCONN, "the session has ended")
+            pieces = split(data, self._next_msg_id, self.mtu - c.FRAGMENT_OVERHEAD)
+            self._next_msg_id = (self._next_msg_id + 1) & _U32
+        for plaintext, flags in pieces:
+            if self.end is not None or not self._transmit(
+                Type.DATA, now, plaintext, flags | _REQUIRE_ACK, channel
+            ):
+                raise LocalError(errno.ENOTCONN, "the session has ended")
         self.bytes_sent += len(data)
 
     def take(self, channel: int | None = None, max_size: int | None = None) -> Message | None:
@@ -195,7 +207,7 @@ class Session(Endpoint):
         self.window.commit(seq)
         self._last_heard = now
         outcome = self._act(header, plaintext, now)
-        if header.flags & _REQUIRE_ACK and header.type != Type.ACK and self.end is None:
+        if header.flags & _REQUIRE_ACK and header.type not in _ANSWERED_OTHERWISE and self.end is None:
             self._owe_ack(now)
         return outcome
 
@@ -218,13 +230,35 @@ class Session(Endpoint):
         if header.channel not in self.subscriptions:
             return DropReason.UNSUBSCRIBED
         if header.flags & _FRAGMENT:
-            return DropReason.NOT_IMPLEMENTED
-        if not plaintext:
+            result = self._reassemble(header, plaintext, now)
+            if not isinstance(result, Message):
+                return result
+            message = result
+        elif not plaintext:
             return DropReason.MALFORMED
-        self.inbox.put(Message(header.channel, plaintext))
-        self.bytes_received += len(plaintext)
-        self._events.append(MessageReceived(header.channel, len(plaintext)))
+        else:
+            message = Message(header.channel, plaintext)
+        self.inbox.put(message)
+        self.bytes_received += len(message.data)
+        self._events.append(MessageReceived(message.channel, len(message.data)))
         return Verdict.ACCEPTED
+
+    def _reassemble(self, header: Header, plaintext: bytes, now: int) -> Message | Outcome:
+        try:
+            fragment = FragmentHeader.unpack_from(plaintext)
+        except DecodeError:
+            return DropReason.MALFORMED
+        evicted = self.reassembly.evicted
+        result = self.reassembly.add(
+            fragment,
+            plaintext[c.FRAGMENT_HEADER_SIZE :],
+            header.channel,
+            bool(header.flags & _LAST_FRAG),
+            now,
+        )
+        if self.reassembly.evicted > evicted:
+            self.counters.count(DropReason.FRAG_EVICTED)
+        return result
 
     def _acknowledged(self, header: Header, plaintext: bytes, now: int) -> Outcome:
         self.round_trip.acknowledged(header.ack, now)
@@ -255,6 +289,8 @@ class Session(Endpoint):
             due = self._ack_due
         if self._suspended_at is None:
             due = min(due, self._last_heard + c.DEAD_PEER)
+            if self.reassembly:
+                due = min(due, self.reassembly.next_timer() or due)
         return due
 
     def handle_timer(self, now: int) -> None:
@@ -267,6 +303,10 @@ class Session(Endpoint):
             self.counters.count("peers_dead")
             self._finish(now, "dead_peer", None)
             return
+        if self._suspended_at is None and self.reassembly:
+            expired = self.reassembly.expire(now)
+            if expired:
+                self.counters.count(DropReason.FRAG_TIMEOUT, expired)
         if self._ack_due is not None and now >= self._ack_due:
             self._send_ack(now)
         if now >= self._heartbeat_due and self.end is None:
@@ -345,6 +385,7 @@ class Session(Endpoint):
         self.end = SessionEnded(cause, code)
         self.state = State.CLOSING
         self.keys.erase()
+        self.reassembly.clear()
         self.closing = True
         self._ack_due = None
         self._linger_until = now + c.LINGER

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Two endpoints without sockets, in virtual time, with seeded randomness."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from poolref.connection import TcpConnection
+from poolref.constants import SECOND, Flag, State, Type
+from poolref.counters import Counters, Outcome
+from poolref.events import Event, HandshakeFailed, Observer, PuzzlePosed
+from poolref.handshake import ClientHandshake, ServerHandshake
+from poolref.keylog import Keylog
+from poolref.puzzle import Search
+from poolref.responder import Responder
+from poolref.session import Session
+from poolref.settings import Settings
+from poolref.slots import Slots
+from poolref.wire import HMAC_OFFSET
+
+START = 1_000 * SECOND
+WALL = 1_700_000_000 * SECOND
+PEER = bytes(10) + b"\xff\xff" + bytes([192, 0, 2, 1])
+
+
+def seeded(seed: int) -> Callable[[int], bytes]:
+    return random.Random(seed).randbytes
+
+
+def solve(puzzle: PuzzlePosed) -> bytes:
+    search = Search(puzzle.seed, puzzle.difficulty, bytes(24))
+    while (solution := search.step(1 << 14)) is None:
+        pass
+    return solution
+
+
+class World:
+    """A server node and any number of clients; ``now`` and ``wall`` are the clocks, moved by the test."""
+
+    def __init__(
+        self,
+        seed: int = 1,
+        *,
+        server_settings: Settings | None = None,
+        client_settings: Settings | None = None,
+        observer: Observer | None = None,
+        keylog: Keylog | None = None,
+    ) -> None:
+        self.now = START
+        self.wall_offset = WALL - START
+        self.server_settings = server_settings or Settings()
+        self.client_settings = client_settings or Settings()
+        self.client_rng = seeded(2 * seed)
+        self.counters = Counters()
+        self.client_counters = Counters()
+        self.slots = Slots()
+        self.observer = observer
+        self.keylog = keylog
+        self.responder = Responder(
+            now=self.now,
+            wall_clock=lambda: self.wall,
+            rng=seeded(2 * seed + 1),
+            settings=self.server_settings,
+            slots=self.slots,
+            counters=self.counters,
+            observer=observer,
+            keylog=keylog,
+        )
+
+    @property
+    def wall(self) -> int:
+        return self.now + self.wall_offset
+
+    def client_handshake(self, **overrides: object) -> ClientHandshake:
+        arguments: dict[str, object] = {
+            "index": 0,
+            "now": self.now,
+            "wall": self.wall,
+            "rng": self.client_rng,
+            "settings": self.client_settings,
+            "counters": Counters(self.client_counters),
+            "observer": self.observer,
+            "keylog": self.keylog,
+        }
+        arguments.update(overrides)
+        return ClientHandshake(**arguments)  # type: ignore[arg-type]
+
+    def client(self, **overrides: object) -> TcpConnection:
+        return TcpConnection(self.client_handshake(**overrides))
+
+    def server(self, peer_ip: bytes = PEER) -> TcpConnection:
+        return TcpConnection(ServerHandshake(self.responder, peer_ip, self.now))
+
+    def pair(self) -> Pair:
+        """Connected and established."""
+        pair = Pair(self, self.client(), self.server())
+        pair.run()
+        assert pair.client.session is not None, pair.events
+        assert pair.server.session is not None, pair.events
+        return pair
+
+
+class Pair:
+    """Two connections and the stream between them; events are kept by side."""
+
+    def __init__(self, world: World, client: TcpConnection, server: TcpConnection) -> None:
+        self.world = world
+        self.client = client
+        self.server = server
+        self.events: dict[str, list[Event]] = {"client": [], "server": []}
+
+    @property
+    def c(self) -> Session:
+        assert self.client.session is not None
+        return self.client.session
+
+    @property
+    def s(self) -> Session:
+        assert self.server.session is not None
+        return self.server.session
+
+    def run(self) -> None:
+        """Carry bytes to and fro, solve puzzles, until both are silent."""
+        busy = True
+        while busy:
+            busy = False
+            for side, here, there in (
+                ("client", self.client, self.server),
+                ("server", self.server, self.client),
+            ):
+                while (event := here.next_event()) is not None:
+                    self.events[side].append(event)
+                    if isinstance(event, PuzzlePosed):
+                        assert isinstance(here.handshake, ClientHandshake)
+                        here.handshake.solved(solve(event), self.world.now)
+                data = here.data_to_send()
+                if data:
+                    busy = True
+                    there.receive_data(data, self.world.now)
+
+    def advance(self, nanoseconds: int) -> None:
+        """Let time pass; timers fire in their order, at their moments."""
+        until = self.world.now + nanoseconds
+        while True:
+            due = [t for t in (self.client.next_timer(), self.server.next_timer()) if t is not None]
+            if not due or min(due) > until:
+                break
+            self.world.now = max(self.world.now, min(due))
+            for connection in (self.client, self.server):
+                connection.handle_timer(self.world.now)
+            self.run()
+        self.world.now = until
+
+    def failure(self) -> OSError:
+        """The error of the client's HandshakeFailed."""
+        (event,) = [event for event in self.events["client"] if isinstance(event, HandshakeFailed)]
+        return event.error
+
+
+def data(session: Session, message: bytes, now: int, **fields: int) -> bytes:
+    """A DATA packet of ``session``, not queued."""
+    return session.protect(Type.DATA, now, message, flags=int(Flag.REQUIRE_ACK), **fields)  # type: ignore[arg-type]
+
+
+def flipped(packet: bytes, offset: int = HMAC_OFFSET, bit: int = 1) -> bytes:
+    """The packet with one bit changed."""
+    return packet[:offset] + bytes([packet[offset] ^ bit]) + packet[offset + 1 :]
+
+
+def deliver(pair: Pair, packet: bytes, to: str = "server") -> Outcome:
+    """Hand one packet to an established side's session."""
+    session = pair.s if to == "server" else pair.c
+    return session.receive_packet(packet, pair.world.now)
+
+
+ALL_STATES = tuple(State)
