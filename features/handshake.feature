@@ -219,3 +219,13 @@ Feature: Handshake
     When the device tries to connect to a closed port over IPv4
     Then connecting fails with ECONNREFUSED
     And the device lists 0 sessions
+
+  @req.WIRE-07 @req.HS-13
+  Scenario: garbage instead of an INIT harms nobody
+    Expected: ten connections of 4096 seeded random bytes each leave no session, and the next honest
+    client is served.
+
+    Given the device listens as server
+    When 10 scripted clients send 4096 random bytes and drop the connection
+    Then the device lists 0 sessions
+    And a scripted client that keeps to the rules gets a session

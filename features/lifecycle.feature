@@ -2,21 +2,6 @@
 Feature: Module life cycle
   A transport in the kernel must come and go without a trace, at any moment, whatever its sessions do.
 
-  @req.S09
-  Scenario: the module is built or readable
-    Expected: the source compiles against the guest kernel's own headers; a given .ko is a module for it.
-
-    Then there is a module under test
-
-  @req.C06 @req.L02
-  Scenario: the module loads and shows its interfaces
-    Expected: /dev/pool (0600), /proc/pool/status and sessions appear; nothing was complained about.
-
-    Given the module is loaded
-    Then /dev/pool exists with mode 0600
-    And /proc/pool/status says idle with 0 of 64 sessions
-    And /proc/pool/sessions has its header line only
-
   @req.L02
   Scenario: loading twice is refused
     Given the module is loaded

@@ -83,8 +83,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--only", "ONLY", "scenario id, or part of a scenario's name", metavar="TEXT")
     option("--seed", "SEED", "seed of every random choice (default: drawn and printed)", metavar="N")
     option("--report-dir", "REPORT_DIR", "where runs are kept (default: reports)", metavar="DIR")
-    parser.add_argument("--offline", action="store_true", default=env("OFFLINE") == "1", help="touch no network [OFFLINE=1]")
-    parser.add_argument("--bisect", action="store_true", help="exit 125 when the device could not be tested at all")
+    parser.add_argument(
+        "--offline", action="store_true", default=env("OFFLINE") == "1", help="touch no network [OFFLINE=1]"
+    )
+    parser.add_argument(
+        "--bisect", action="store_true", help="exit 125 when the device could not be tested at all"
+    )
 
 
 def from_arguments(args: argparse.Namespace) -> Settings:
@@ -93,17 +97,27 @@ def from_arguments(args: argparse.Namespace) -> Settings:
     if device not in ("kernel", "reference"):
         raise HarnessError(f"unknown device {device!r}", hint="DEVICE is kernel or reference")
     if args.pool_src and args.pool_ko:
-        raise HarnessError("POOL_SRC and POOL_KO were both given", hint="give the source or the built module, not both")
+        raise HarnessError(
+            "POOL_SRC and POOL_KO were both given", hint="give the source or the built module, not both"
+        )
     if device == "reference" and (args.pool_src or args.pool_ko or args.kernel_image):
-        raise HarnessError("a module was given, but DEVICE=reference runs none", hint="leave DEVICE out to test a module")
+        raise HarnessError(
+            "a module was given, but DEVICE=reference runs none", hint="leave DEVICE out to test a module"
+        )
     if args.kernel and args.kernel_image:
-        raise HarnessError("KERNEL and KERNEL_IMAGE were both given", hint="name a kernel of the matrix or bring your own")
+        raise HarnessError(
+            "KERNEL and KERNEL_IMAGE were both given", hint="name a kernel of the matrix or bring your own"
+        )
     if args.kernel_build and not args.kernel_image:
-        raise HarnessError("KERNEL_BUILD needs KERNEL_IMAGE", hint="name the kernel that the build directory belongs to")
+        raise HarnessError(
+            "KERNEL_BUILD needs KERNEL_IMAGE", hint="name the kernel that the build directory belongs to"
+        )
     try:
         seed = secrets.randbits(32) if args.seed is None else int(str(args.seed), 0)
     except ValueError:
-        raise HarnessError(f"SEED is not a number: {args.seed!r}", hint="give the number a report printed") from None
+        raise HarnessError(
+            f"SEED is not a number: {args.seed!r}", hint="give the number a report printed"
+        ) from None
     return Settings(
         device=device,
         pool_src=_path(args.pool_src, "POOL_SRC", directory=True),
@@ -128,7 +142,9 @@ def _path(text: str | None, variable: str, *, directory: bool) -> Path | None:
     if not path.exists():
         raise HarnessError(f"{variable}: no such file or directory: {text}", hint="check the path")
     if directory and not path.is_dir():
-        raise HarnessError(f"{variable}: not a directory: {text}", hint="name the directory that holds the Kbuild file")
+        raise HarnessError(
+            f"{variable}: not a directory: {text}", hint="name the directory that holds the Kbuild file"
+        )
     if not directory and not path.is_file():
         raise HarnessError(f"{variable}: not a file: {text}", hint="name the file itself")
     return path

@@ -18,6 +18,10 @@ from poolref.tools.backend import Backend
 IPV4, IPV6 = "IPv4", "IPv6"
 
 
+class DeviceError(OSError):
+    """A device refused or failed an operation; `errno` as spec/abi.md names it."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """Something a device complained about (console, leak check) beside the wire."""

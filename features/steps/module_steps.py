@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Steps about the module itself: loading, unloading, its files and ioctls."""
+
+from __future__ import annotations
+
+import errno
+import threading
+
+from behave import given, then, when
+from session_steps import check_errno, error_of
+
+from poolproof.devices.base import DeviceError
+from poolproof.devices.kernel import MODULE, DeviceHung, explain_load
+from poolproof.devices.puppet_stream import Unreachable
+from poolproof.devices.stage import eventually
+from poolproof.lab.agent import GuestDied
+from poolproof.verdicts import Inconclusive
+from poolref.tools.kernel_abi import (
+    CHANNEL_REQ,
+    IOC_CHANNEL,
+    IOC_CLOSE_SESS,
+    IOC_RECV,
+    IOC_SEND,
+    IOC_SESSIONS,
+    MESSAGE_REQ,
+)
+
+
+def exists(endpoint, path):
+    return endpoint.call("exec", argv=["test", "-e", path])["rc"] == 0
+
+
+# -- bringing it up
+
+
+@then("there is a module under test")
+def module_exists(context):
+    module = context.device.module
+    if module.log is not None and module.log.exists():
+        context.evidence.attach("build log", module.log)
+    assert module.ko is not None, module.failure
+
+
+@when("the module is loaded into an untouched kernel")
+def first_load(context):
+    if context.device.module.ko is None:
+        raise Inconclusive(context.device.module.failure)
+    context.endpoint = context.device.bare_endpoint("server")
+    try:
+        context.endpoint.load()
+    except (DeviceError, DeviceHung) as exc:
+        raise AssertionError(f"the module does not load: {explain_load(exc)}") from exc
+    except GuestDied as exc:
+        exc.args = (f"the module does not load: {explain_load(exc)}",)
+        raise
+
+
+@then("/dev/pool exists with mode {mode}")
+def device_node(context, mode):
+    answer = context.endpoint.call("exec", argv=["stat", "-c", "%F %a", "/dev/pool"])
+    assert answer["rc"] == 0, f"no /dev/pool: {answer['err'].strip()}"
+    assert answer["out"].strip() == f"character special file {mode}", f"it is a {answer['out'].strip()}"
+
+
+@then('/proc/pool/status says "{line}"')
+def status_says(context, line):
+    text = context.endpoint.call("read", path="/proc/pool/status")
+    assert line in text.splitlines(), f"it says:\n{text}"
+
+
+@then("/proc/pool/sessions lists no session")
+def sessions_empty(context):
+    lines = context.endpoint.call("read", path="/proc/pool/sessions").splitlines()
+    assert len(lines) == 1, f"it has {len(lines)} lines instead of its header alone: {lines}"
+
+
+# -- loading and unloading
+
+
+@given("the module is loaded")
+def is_loaded(context):
+    context.stage.cast("device", "server")
+
+
+@when("the module is loaded again")
+def load_again(context):
+    endpoint = context.stage.roles["server"]
+    context.stage.failure = error_of(endpoint.load)
+
+
+@then("loading fails with {name}")
+def load_refused(context, name):
+    check_errno(context.stage.failure, name)
+
+
+@when("the module is loaded once more")
+def load_once_more(context):
+    context.stage.roles["server"].load()
+    context.stage.listening = False
+
+
+@when("the module is unloaded")
+@when("the server's module is unloaded")
+def unload(context):
+    context.took = context.stage.roles["server"].unload()
+
+
+@then("it is gone within {limit:d} s with /dev/pool and /proc/pool")
+def is_gone(context, limit):
+    endpoint = context.stage.roles["server"]
+    assert context.took <= limit, f"unloading took {context.took:.1f} s"
+    left = [p for p in ("/dev/pool", "/proc/pool", f"/sys/module/{MODULE}") if exists(endpoint, p)]
+    assert not left, f"left behind: {left}"
+
+
+@then("connecting to its port is refused")
+def port_is_free(context):
+    try:
+        context.stage.client()
+    except Unreachable as exc:
+        assert exc.errno == errno.ECONNREFUSED, f"connecting ended with {exc}"
+        return
+    raise AssertionError("something still accepts connections on the port")
+
+
+@given("/dev/pool is held open")
+def hold_open(context):
+    context.handle = context.stage.roles["server"].call("open", path="/dev/pool")
+
+
+@when("/dev/pool is released")
+def release(context):
+    context.stage.roles["server"].call("close", handle=context.handle)
+
+
+@when("unloading the module is tried")
+def try_unload(context):
+    context.stage.failure = error_of(context.stage.roles["server"].unload)
+
+
+@then("unloading is refused")
+def unload_refused(context):
+    # delete_module(2): EWOULDBLOCK with O_NONBLOCK while the reference count is not zero.
+    check_errno(context.stage.failure, errno.errorcode[errno.EWOULDBLOCK])
+
+
+@when("a scripted client stops {where}")
+def stops_at(context, where):
+    client = context.stage.client()
+    init = client.init()
+    if where == "before its INIT":
+        return
+    if where == "inside its INIT":
+        client.stream.send(init[:50])
+        return
+    client.stream.send(init)
+    client.await_challenge()
+    if where == "inside its RESPONSE":
+        client.stream.send(client.respond()[0][:120])
+    elif where != "after its CHALLENGE":
+        raise ValueError(f"unknown point {where!r}")
+
+
+@when("/proc/pool is read in a loop while the module is unloaded")
+def read_while_unloading(context):
+    endpoint = context.stage.roles["server"]
+    # In the guest, in one process: a round trip a read would hardly ever meet the unload.
+    script = (
+        "import os\nseen=set()\nwhile True:\n"
+        " try: names=os.listdir('/proc/pool')\n"
+        " except OSError as e: seen.add(e.errno); break\n"
+        " for n in names:\n"
+        "  try: open('/proc/pool/'+n).read()\n"
+        "  except OSError as e: seen.add(e.errno)\n"
+        "print(sorted(seen))"
+    )
+    answers = []
+
+    def read():
+        answers.append(endpoint.call("exec", argv=["python3", "-c", script], timeout=60.0))
+
+    before = endpoint.call("exec", argv=["pgrep", "-c", "python3"])["out"]
+    reader = threading.Thread(target=read)
+    reader.start()
+    eventually(
+        lambda: endpoint.call("exec", argv=["pgrep", "-c", "python3"])["out"] != before,
+        "the reader starting in the guest",
+    )
+    context.took = endpoint.unload()
+    reader.join(60)
+    assert answers, "reading /proc/pool did not end"
+    context.reading = answers[0]
+
+
+@then("reading met nothing but missing files")
+def reading_was_harmless(context):
+    assert context.reading["rc"] == 0, context.reading["err"]
+    seen = set(map(int, context.reading["out"].strip().strip("[]").split(",")))
+    allowed = {errno.ENOENT, errno.ENODEV, errno.EINVAL}
+    assert seen <= allowed, f"errnos {sorted(seen)}"
+
+
+@when("it is unloaded and loaded {count:d} times")
+def cycle(context, count):
+    endpoint = context.stage.roles["server"]
+
+    def slab():
+        return endpoint.call("meminfo")["SUnreclaim"]
+
+    for _ in range(5):  # caches and lazily freed objects settle first
+        endpoint.unload()
+        endpoint.load()
+    before = slab()
+    for _ in range(count):
+        endpoint.unload()
+        endpoint.load()
+    context.grown = slab() - before
+    context.evidence.note(f"unreclaimable slab grew by {context.grown} bytes over {count} cycles")
+
+
+@then("unreclaimable slab memory grew by less than {limit:d} KiB")
+def no_growth(context, limit):
+    assert context.grown < limit * 1024, f"it grew by {context.grown // 1024} KiB"
+
+
+# -- ioctls
+
+
+@when("each session ioctl is issued with index {index:d}")
+def with_index(context, index):
+    endpoint = context.stage.roles["server"]
+    calls = {
+        "SEND": lambda: endpoint.send(index, b"x"),
+        "RECV": lambda: endpoint.recv(index),
+        "CLOSE_SESS": lambda: endpoint.close_session(index),
+        "CHANNEL": lambda: endpoint.channel(index, 3),
+    }
+    context.refusals = {name: error_of(call) for name, call in calls.items()}
+
+
+@then("each is refused with {names}")
+def each_refused(context, names):
+    allowed = names.split(" or ")
+    for name, exc in context.refusals.items():
+        seen = errno.errorcode.get(exc.errno, str(exc.errno))
+        assert seen in allowed, f"{name} ended with {seen} ({exc})"
+
+
+@then("an unknown ioctl is refused with {name}")
+def unknown_ioctl(context, name):
+    endpoint = context.stage.roles["server"]
+    number = 1 << 30 | 4 << 16 | ord("P") << 8 | 99
+    check_errno(error_of(lambda: endpoint.call("pool.raw_ioctl", number=number, argument=bytes(4))), name)
+
+
+@then("a null pointer is refused with {name}")
+def null_pointer(context, name):
+    endpoint = context.stage.roles["server"]
+    index = context.stage.index["server"]
+    for number in (IOC_SEND, IOC_RECV, IOC_SESSIONS, IOC_CHANNEL, IOC_CLOSE_SESS):
+        check_errno(error_of(lambda n=number: endpoint.call("pool.raw_ioctl", number=n, argument=0)), name)
+    # The data pointer inside a valid structure, too.
+    request = MESSAGE_REQ.pack(index, 0, 0, 0, 16, 0)
+    check_errno(error_of(lambda: endpoint.call("pool.raw_ioctl", number=IOC_SEND, argument=request)), name)
+
+
+@then("channel operation {operation:d} is refused with {name}")
+def bad_operation(context, operation, name):
+    endpoint = context.stage.roles["server"]
+    request = CHANNEL_REQ.pack(context.stage.index["server"], 0, operation, 0, 0, 0)
+    check_errno(error_of(lambda: endpoint.call("pool.raw_ioctl", number=IOC_CHANNEL, argument=request)), name)

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A conformance run: what happens outside the sandbox (build, report) and inside it (lab, features)."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from poolproof import behaving, reports
+from poolproof.behaving import RunConfig
+from poolproof.devices.base import DeviceError, ModuleOutcome
+from poolproof.devices.puppet_stream import PuppetError
+from poolproof.errors import HarnessError
+from poolproof.image.hostsetup import require
+from poolproof.image.store import GuestImage, ImageStore
+from poolproof.lab import sandbox
+from poolproof.settings import PROJECT, Settings
+from poolproof.verdicts.results import Environment
+from poolref.errors import PoolError
+
+FEATURES = PROJECT / "features"
+SHIPPED = PROJECT / "kernel"
+HARNESS_FAILED = 2
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the inside of the sandbox needs to know."""
+
+    settings: Settings
+    run_dir: Path
+    image: GuestImage | None
+    module: ModuleOutcome | None
+
+    def save(self, path: Path) -> None:
+        path.write_text(
+            json.dumps(
+                {
+                    "settings": self.settings.to_json(),
+                    "run_dir": str(self.run_dir),
+                    "image": _plain(self.image),
+                    "module": _plain(self.module),
+                }
+            )
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Job:
+        data: dict[str, Any] = json.loads(path.read_text())
+        image, module = data["image"], data["module"]
+        return cls(
+            Settings.from_json(data["settings"]),
+            Path(data["run_dir"]),
+            GuestImage(**_paths(image, "vmlinux", "bzimage", "initramfs", "rootfs")) if image else None,
+            ModuleOutcome(**_paths(module, "ko", "log")) if module else None,
+        )
+
+
+def _plain(value: GuestImage | ModuleOutcome | None) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    return {name: str(each) if isinstance(each, Path) else each for name, each in asdict(value).items()}
+
+
+def _paths(values: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {k: Path(v) if k in names and v is not None else v for k, v in values.items()}
+
+
+# -- outside
+
+
+def run(settings: Settings) -> int:
+    """The whole run; returns the exit status. Raises HarnessError when it cannot be carried out."""
+    require("reference" if settings.device == "reference" else "conformance", offline=settings.offline)
+    behaving.listing(
+        _run_config(settings, Path(os.devnull))
+    )  # a bad selection is said before anything is built
+    settings.report_dir.mkdir(parents=True, exist_ok=True)
+    with _only_run(settings.report_dir):
+        run_dir = reports.new_run_dir(settings.report_dir)
+        print(f"poolproof: seed {settings.seed}, run {run_dir.name}", flush=True)
+        image, module = _prepare(settings, run_dir)
+        job = run_dir / "job.json"
+        Job(settings, run_dir, image, module).save(job)
+        status = sandbox.enter([sys.executable, "-m", "poolproof.cli", "inside-sandbox", str(job)])
+        job.unlink(missing_ok=True)
+        return _report(settings, run_dir, status)
+
+
+def _prepare(settings: Settings, run_dir: Path) -> tuple[GuestImage | None, ModuleOutcome | None]:
+    if settings.device == "reference":
+        return None, None
+    from poolproof.devices.module import obtain
+
+    store = ImageStore(settings.cache, offline=settings.offline, progress=_progress)
+    return obtain(settings, store, run_dir, SHIPPED)
+
+
+def _progress(text: str) -> None:
+    print(f"poolproof: {text}", flush=True)
+
+
+@contextlib.contextmanager
+def _only_run(report_dir: Path) -> Iterator[None]:
+    """Hold the report directory. HarnessError naming the process that has it."""
+    path = report_dir / ".lock"
+    with path.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            raise HarnessError(
+                f"a run is already active in {report_dir} (process {holder})",
+                hint="wait for it, or give this one a directory of its own with REPORT_DIR=",
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _report(settings: Settings, run_dir: Path, status: int) -> int:
+    """Write every view of the results; the exit status is the results' own."""
+    result = behaving.recover(run_dir)
+    if result is None:
+        raise HarnessError(
+            f"the run ended with status {status} before any scenario",
+            hint=f"what there is of it lies in {run_dir}",
+        )
+    reports.write_all(result, run_dir, offline=settings.offline, cache=settings.cache)
+    if status == HARNESS_FAILED and not result.harness_errors:
+        return status
+    return result.exit_status
+
+
+def list_scenarios(settings: Settings) -> int:
+    for case in behaving.listing(_run_config(settings, Path(os.devnull))):
+        print(f"{case.id}\n    {case.name}")
+    return 0
+
+
+def prefetch(settings: Settings) -> int:
+    """Everything an offline run needs, into the cache."""
+    require("conformance", offline=False)
+    store = ImageStore(settings.cache, progress=_progress)
+    store.prefetch([settings.kernel])
+    reports.prefetch(settings.cache)
+    print(f"poolproof: ready for OFFLINE=1, cache in {settings.cache}")
+    return 0
+
+
+def list_kernels() -> int:
+    from poolproof.settings import default_cache
+
+    for each in ImageStore(default_cache()).kernels():
+        print(each.name)
+    return 0
+
+
+# -- inside
+
+
+def run_inside(job_path: str) -> int:
+    """Run the features in the sandbox; results go to the run's directory."""
+    sandbox.prepare()
+    job = Job.load(Path(job_path))
+    with _device(job) as device:
+        environment = Environment(seed=job.settings.seed)
+        config = _run_config(
+            job.settings, job.run_dir, environment, {"device": device, "seed": job.settings.seed}
+        )
+        result = behaving.run(config)
+    return result.exit_status
+
+
+@contextlib.contextmanager
+def _device(job: Job) -> Iterator[Any]:
+    if job.settings.device == "reference":
+        from poolproof.devices.reference import ReferenceDevice, address_loopback
+
+        address_loopback()
+        reference = ReferenceDevice(version("poolproof"))
+        try:
+            yield reference
+        finally:
+            reference.stop()
+        return
+    from poolproof.devices.kernel import MODULE, KernelDevice
+    from poolproof.lab.lab import Lab, LabConfig
+
+    if job.image is None or job.module is None:
+        raise HarnessError("the job names no image or module", hint="start runs with `poolproof conformance`")
+    modules = {MODULE: job.module.ko} if job.module.ko else {}
+    started = time.monotonic()
+    config = LabConfig(job.image, job.run_dir, job.settings.cache, job.settings.seed, modules)
+    with Lab(config) as lab:
+        _progress(f"pair up after {time.monotonic() - started:.1f} s ({lab.accelerator.name})")
+        device = KernelDevice(lab, job.module, job.run_dir, job.image.release)
+        try:
+            yield device
+        finally:
+            device.stop()
+
+
+def _run_config(
+    settings: Settings,
+    run_dir: Path,
+    environment: Environment | None = None,
+    context: dict[str, object] | None = None,
+) -> RunConfig:
+    from poolproof.lab.agent import GuestDied
+
+    return RunConfig(
+        features=FEATURES,
+        run_dir=run_dir,
+        environment=environment or Environment(),
+        tool_version=version("poolproof"),
+        spec_id=_spec_id(),
+        command=shlex.join(["poolproof", *sys.argv[1:]]),
+        rerun=f"make conformance {settings.rerun_variables()}",
+        tags=_tags(settings),
+        only=[settings.only] if settings.only else (),
+        bisect=settings.bisect,
+        context=context or {},
+        failures=(PuppetError, DeviceError, PoolError),
+        deaths=(GuestDied,),
+    )
+
+
+def _tags(settings: Settings) -> list[str]:
+    chosen = [settings.tags] if settings.tags else []
+    return chosen + (["not @needs.kernel"] if settings.device == "reference" else [])
+
+
+def _spec_id() -> str:
+    return hashlib.sha256((PROJECT / "spec" / "requirements.toml").read_bytes()).hexdigest()[:16]
