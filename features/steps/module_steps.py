@@ -165,27 +165,26 @@ def stops_at(context, where):
 def read_while_unloading(context):
     endpoint = context.stage.roles["server"]
     # In the guest, in one process: a round trip a read would hardly ever meet the unload.
+    started = "/tmp/reading"
     script = (
-        "import os\nseen=set()\nwhile True:\n"
+        "import os,sys\nseen=set()\nwhile True:\n"
         " try: names=os.listdir('/proc/pool')\n"
         " except OSError as e: seen.add(e.errno); break\n"
         " for n in names:\n"
         "  try: open('/proc/pool/'+n).read()\n"
         "  except OSError as e: seen.add(e.errno)\n"
-        "print(sorted(seen))"
+        " open(sys.argv[1],'w').close()\n"
+        "os.unlink(sys.argv[1])\nprint(sorted(seen))"
     )
     answers = []
 
     def read():
-        answers.append(endpoint.call("exec", argv=["python3", "-c", script], timeout=60.0))
+        argv = ["python3", "-c", script, started]
+        answers.append(endpoint.call("exec", argv=argv, timeout=60.0))
 
-    before = endpoint.call("exec", argv=["pgrep", "-c", "python3"])["out"]
     reader = threading.Thread(target=read)
     reader.start()
-    eventually(
-        lambda: endpoint.call("exec", argv=["pgrep", "-c", "python3"])["out"] != before,
-        "the reader starting in the guest",
-    )
+    eventually(lambda: exists(endpoint, started), "the reader starting in the guest")
     context.took = endpoint.unload()
     reader.join(60)
     assert answers, "reading /proc/pool did not end"

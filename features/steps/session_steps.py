@@ -34,6 +34,11 @@ def listens(context, kind):
 
 
 @given("the {kind} is connected to it over {family}")
+def is_connected(context, kind, family):
+    with context.stage.groundwork(f"the {kind} connects to the {context.stage.roles['server'].kind}"):
+        context.stage.connect(kind, family)
+
+
 @when("the {kind} connects to it over {family}")
 def connects(context, kind, family):
     context.stage.connect(kind, family)
@@ -208,7 +213,7 @@ def does_not_arrive_on(context, channel):
     stage.transfer("client", stage.message(33))
 
 
-@when("both ends exchange messages of {size:d} bytes without pause")
+@given("both ends exchange messages of {size:d} bytes without pause")
 def traffic(context, size):
     stage = context.stage
     stop, counts = threading.Event(), dict.fromkeys(ROLES, 0)

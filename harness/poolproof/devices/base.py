@@ -71,9 +71,12 @@ class Device(Protocol):
 
     `begin` puts every node that `endpoint` will hand out into a fresh state; `finish` says how the
     device fared and collects what it left behind. Both never raise for what the device does.
+    `keylog` gathers key log lines; `groundwork_failures` remembers what setups failed, and how.
     """
 
     name: str
+    keylog: list[str]
+    groundwork_failures: dict[str, list[str]]
 
     def describe(self) -> Mapping[str, str]:
         """What was tested, for the report: kind, build id, kernel, accelerator, ..."""

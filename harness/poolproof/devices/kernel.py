@@ -112,6 +112,7 @@ class KernelDevice:
 
     def __init__(self, lab: Lab, module: ModuleOutcome, run_dir: Path, release: str) -> None:
         self.keylog: list[str] = []
+        self.groundwork_failures: dict[str, list[str]] = {}
         self.module = module
         self.untestable = ""
         self.lab = lab

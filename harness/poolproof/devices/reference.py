@@ -149,6 +149,7 @@ class ReferenceDevice:
 
     def __init__(self, version: str) -> None:
         self.keylog: list[str] = []
+        self.groundwork_failures: dict[str, list[str]] = {}
         self._version = version
         self._host = ReferenceHost(self.keylog)
 

@@ -6,10 +6,11 @@ One Stage a scenario; steps talk to it, it talks to the device. It cleans up wha
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from poolproof.devices.base import IPV4, Device, Endpoint
@@ -27,6 +28,7 @@ T = TypeVar("T")
 SETTLE = 15.0
 """Seconds within which a state has to show that nothing delays but scheduling under emulation."""
 
+_ENOUGH = 2
 _IN_USE = ("ESTABLISHED", "REKEYING")
 
 
@@ -155,19 +157,15 @@ class Stage:
         return client
 
     def scripted_session(self, family: str = IPV4) -> Session:
-        """A session between a scripted client that keeps to the rules and the server."""
+        """A session between a scripted client that keeps to the rules and the server. Raises PuppetError."""
         session = self.client(family).establish()
         self.sessions.append(session)
         return session
 
     def control(self) -> None:
         """Positive control: an honest scripted client is served. Inconclusive when it is not."""
-        try:
+        with self.groundwork("an honest client gets a session"):
             session = self.client().establish()
-        except PuppetError as exc:
-            raise Inconclusive(
-                f"the positive control failed, an honest client got no session: {exc}"
-            ) from exc
         server = self.roles["server"]
         wanted = session.session_id.hex()
         session.stream.close()
@@ -175,6 +173,22 @@ class Stage:
             lambda: wanted not in {each.session_id for each in self.live_sessions(server)},
             f"{server.name} dropping the control session after the end of its stream",
         )
+
+    @contextlib.contextmanager
+    def groundwork(self, what: str) -> Iterator[None]:
+        """What a scenario needs before its own question: failing is inconclusive, with the reason.
+
+        What failed in two scenarios, each on a fresh device, is not tried again: its waits add up.
+        """
+        failures = self.device.groundwork_failures.setdefault(what, [])
+        if len(failures) >= _ENOUGH:
+            raise Inconclusive(f"not tried: {what}: failed {_ENOUGH} times before ({failures[0]})")
+        try:
+            yield
+        except (PuppetError, OSError, AssertionError) as exc:
+            failures.append(str(exc))
+            raise Inconclusive(f"the groundwork failed: {what}: {exc}") from exc
+        failures.clear()
 
     def scripted_server(self, misdeed: str = "") -> Server:
         reference = self.device.endpoint("reference", "server")
