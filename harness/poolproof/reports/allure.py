@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Results in Allure's own format, made from the run's data through the model of allure-python-commons.
+
+allure-behave's listener is not used: it shows failing hooks as passes and loses scenarios under `Rule:`. Here
+every scenario of results.json becomes one test, and so does each trouble outside of scenarios.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from allure_commons.logger import AllureFileLogger
+from allure_commons.model2 import (
+    Attachment,
+    GlobalAttachment,
+    GlobalError,
+    Globals,
+    Label,
+    Link,
+    Parameter,
+    StatusDetails,
+    TestResult,
+    TestStepResult,
+)
+from allure_commons.types import LabelType, LinkType, Severity
+
+from poolproof.reports.facts import facts
+from poolproof.reports.text import TEXT_LIMIT, line, sanitize
+from poolproof.reports.wording import Outside, Status, describe, explain, outside, status
+from poolproof.verdicts import results
+from poolproof.verdicts.requirements import Level, Requirement
+from poolproof.verdicts.results import Finding, RunResult, ScenarioResult, StepResult, StepStatus
+
+BINARY_LIMIT = 1 << 20
+TOTAL_LIMIT = 8 << 20  # all attachments together; base64 in the page makes a third more of it
+
+_STEP = {
+    StepStatus.PASSED: Status.PASSED,
+    StepStatus.FAILED: Status.FAILED,
+    StepStatus.DIED: Status.FAILED,
+    StepStatus.INCONCLUSIVE: Status.BROKEN,
+    StepStatus.HARNESS_ERROR: Status.BROKEN,
+    StepStatus.UNDEFINED: Status.BROKEN,
+    StepStatus.PENDING: Status.BROKEN,
+    StepStatus.NOT_SUPPORTED: Status.SKIPPED,
+    StepStatus.SKIPPED: Status.SKIPPED,
+}
+_SEVERITY = {Level.MUST: Severity.CRITICAL, Level.SHOULD: Severity.NORMAL, Level.MAY: Severity.MINOR}
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """What is known about requirements, and where the specification's documents are linked to."""
+
+    requirements: Mapping[str, Requirement]
+    spec: str = "spec"  # the documents' directory, relative to the page
+
+
+def write(run: RunResult, run_dir: Path, target: Path, labelled: Labelled) -> None:
+    """Write `run` as Allure results into `target`, which is emptied first."""
+    writer = _Writer(run, run_dir, target, labelled)
+    # What is bad first: it gets its evidence into the page if there is not room for all.
+    for scenario in sorted(run.scenarios, key=lambda each: status(each) is Status.PASSED):
+        writer.scenario(scenario)
+    for number, trouble in enumerate(outside(run)):
+        writer.trouble(number, trouble)
+    writer.globals()
+    environment = "".join(f"{_property(key)} = {_property(value)}\n" for key, value in facts(run))
+    (target / "environment.properties").write_text(environment, encoding="ascii")
+    executor = {"name": f"poolproof {run.tool_version}", "type": "poolproof", "buildName": run.started}
+    (target / "executor.json").write_text(json.dumps(executor), encoding="utf-8")
+
+
+class _Writer:
+    def __init__(self, run: RunResult, run_dir: Path, target: Path, labelled: Labelled) -> None:
+        self._run = run
+        self._run_dir = run_dir
+        make_logger: Any = AllureFileLogger  # allure_commons has no types
+        self._logger = make_logger(target, clean=True)
+        self._labelled = labelled
+        self._room = TOTAL_LIMIT
+
+    # -- scenarios
+
+    def scenario(self, scenario: ScenarioResult) -> None:
+        steps = [self._step(index, step, scenario) for index, step in enumerate(scenario.steps)]
+        steps.extend(self._finding(each, scenario) for each in scenario.findings if each.step is None)
+        attachments = [self._evidence(each) for each in scenario.attachments if each.step is None]
+        for name, text in (("notes", "\n".join(scenario.notes)), ("output of the steps", scenario.output)):
+            if text:
+                attachments.append(self._attach(name, text.encode(), "text/plain"))
+        verdict = status(scenario)
+        trouble = StatusDetails(message=explain(scenario), trace=scenario.trace or None)
+        self._logger.report_result(
+            TestResult(
+                uuid=self._uuid(scenario.id),
+                historyId=scenario.id,
+                testCaseId=scenario.id,
+                fullName=scenario.id,
+                name=scenario.name,
+                titlePath=[each for each in (scenario.area, scenario.feature, scenario.rule) if each],
+                status=verdict.value,
+                statusDetails=None if verdict is Status.PASSED else trouble,
+                stage="finished",
+                description=self._description(scenario),
+                steps=steps,
+                attachments=attachments,
+                parameters=[Parameter(name=key, value=value) for key, value in scenario.parameters.items()],
+                labels=self._labels(scenario),
+                links=self._links(scenario),
+                start=scenario.started_ns // 10**6 or None,
+                stop=(scenario.started_ns + scenario.duration_ns) // 10**6 or None,
+            )
+        )
+
+    def _step(self, index: int, step: StepResult, scenario: ScenarioResult) -> TestStepResult:
+        inner = [self._finding(each, scenario) for each in scenario.findings if each.step == index]
+        attachments = []
+        if step.table:
+            buffer = io.StringIO()
+            csv.writer(buffer).writerows(step.table)
+            attachments.append(self._attach("table", buffer.getvalue().encode(), "text/csv"))
+        if step.text:
+            attachments.append(self._attach("text", step.text.encode(), "text/plain"))
+        attachments.extend(self._evidence(each) for each in scenario.attachments if each.step == index)
+        details = StatusDetails(message=step.reason, trace=step.trace or None) if step.reason else None
+        # A step that Allure shows green must not hide a finding that turned the scenario red.
+        verdict = _STEP[step.status]
+        if verdict is Status.PASSED and any(each.status == Status.FAILED.value for each in inner):
+            verdict = Status.FAILED
+        prefix = "(background) " if step.background else ""
+        return TestStepResult(
+            name=f"{prefix}{step.keyword} {step.name}",
+            status=verdict.value,
+            statusDetails=details,
+            stage="finished",
+            steps=inner,
+            attachments=attachments,
+            start=step.started_ns // 10**6 or None,
+            stop=(step.started_ns + step.duration_ns) // 10**6 or None,
+        )
+
+    def _finding(self, finding: Finding, scenario: ScenarioResult) -> TestStepResult:
+        attachments = []
+        if finding.excerpt:
+            attachments.append(self._attach("console excerpt", finding.excerpt.encode(), "text/plain"))
+        verdict = Status.FAILED if finding.health.hurt else Status.PASSED
+        end = (scenario.started_ns + scenario.duration_ns) // 10**6 or None
+        return TestStepResult(
+            name=f"Device health: {describe(finding)}",
+            status=verdict.value,
+            stage="finished",
+            attachments=attachments,
+            start=end,
+            stop=end,
+        )
+
+    def _labels(self, scenario: ScenarioResult) -> list[Label]:
+        pairs = [
+            (LabelType.EPIC, scenario.area),
+            (LabelType.FEATURE, scenario.feature),
+            (LabelType.STORY, scenario.rule),
+            (LabelType.PARENT_SUITE, scenario.area),
+            (LabelType.SUITE, scenario.feature),
+            (LabelType.SUB_SUITE, scenario.rule),
+            (LabelType.SEVERITY, self._severity(scenario)),
+            (LabelType.FRAMEWORK, "behave"),
+            (LabelType.LANGUAGE, "gherkin"),
+            ("wire", scenario.wire),
+            ("health", scenario.health),
+            ("outcome", scenario.outcome),
+            *((LabelType.TAG, tag) for tag in scenario.tags),
+            *(("requirement", each) for each in scenario.requirements),
+        ]
+        if any(fault.scenario == scenario.id for fault in self._run.harness_errors):
+            pairs.append(("harness", "error"))
+        return [Label(name=str(name), value=str(value)) for name, value in pairs if value]
+
+    def _severity(self, scenario: ScenarioResult) -> str:
+        levels = [each.level for each in self._known(scenario)]
+        return next((_SEVERITY[level].value for level in Level if level in levels), Severity.NORMAL.value)
+
+    def _known(self, scenario: ScenarioResult) -> list[Requirement]:
+        known = self._labelled.requirements
+        return [known[each] for each in scenario.requirements if each in known]
+
+    def _links(self, scenario: ScenarioResult) -> list[Link]:
+        return [
+            Link(
+                type=LinkType.LINK,
+                url=f"{self._labelled.spec}/{each.section}",
+                name=f"{each.id} {each.section}",
+            )
+            for each in self._known(scenario)
+        ]
+
+    def _description(self, scenario: ScenarioResult) -> str:
+        """Markdown. Only our own words go into it: what devices say is never interpreted."""
+        parts = [scenario.description]
+        parts.extend(f"**{each.id}** ({each.level}) {each.statement}" for each in self._known(scenario))
+        parts.append(f"`{scenario.file}:{scenario.line}`, again: `{scenario.rerun}`")
+        return "\n\n".join(each for each in parts if each)
+
+    # -- outside of scenarios
+
+    def trouble(self, number: int, trouble: Outside) -> None:
+        harness = trouble.status is Status.BROKEN
+        labels = [
+            (LabelType.EPIC, "run"),
+            (LabelType.FEATURE, "outside of scenarios"),
+            (LabelType.PARENT_SUITE, "run"),
+            (LabelType.SUITE, "outside of scenarios"),
+            ("harness" if harness else "outcome", "error" if harness else "failed"),
+        ]
+        identity = f"run/{number}/{trouble.name}"
+        start = self._run.started_ns // 10**6
+        self._logger.report_result(
+            TestResult(
+                uuid=self._uuid(identity),
+                historyId=identity,
+                fullName=identity,
+                name=trouble.name,
+                titlePath=["run", "outside of scenarios"],
+                status=trouble.status.value,
+                statusDetails=StatusDetails(message=trouble.message, trace=trouble.detail or None),
+                stage="finished",
+                labels=[Label(name=str(name), value=value) for name, value in labels],
+                start=start,
+                stop=start,
+            )
+        )
+
+    def globals(self) -> None:
+        """The run's own attachments and errors."""
+        now = (self._run.started_ns + self._run.duration_ns) // 10**6
+        attachments = []
+        for each in self._run.attachments:
+            stored = self._evidence(each)
+            attachments.append(
+                GlobalAttachment(name=stored.name, source=stored.source, type=stored.type, timestamp=now)
+            )
+        for name, mime in (("requirements.csv", "text/csv"), (results.SCHEMA.name, "application/json")):
+            path = self._run_dir / name if mime == "text/csv" else results.SCHEMA
+            if path.exists():
+                stored = self._attach(name, path.read_bytes(), mime)
+                attachments.append(
+                    GlobalAttachment(name=name, source=stored.source, type=stored.type, timestamp=now)
+                )
+        errors = [
+            GlobalError(message=each.message, trace=each.detail, timestamp=now) for each in outside(self._run)
+        ]
+        if self._run.untestable:
+            errors.insert(0, GlobalError(message=self._run.untestable, timestamp=now))
+        self._logger.report_globals(Globals(attachments=attachments, errors=errors))
+
+    # -- attachments
+
+    def _evidence(self, evidence: results.Attachment) -> Attachment:
+        """A piece of evidence as far as it fits into the page; all of it is beside the page."""
+        path = self._run_dir / evidence.path
+        textual = evidence.mime.startswith("text/") or evidence.mime == "application/json"
+        name = f"{evidence.name} [cut: {evidence.cut} bytes]" if evidence.cut else evidence.name
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            return self._attach(name, f"missing: {error.strerror}".encode(), "text/plain")
+        if len(content) > (TOTAL_LIMIT if textual else BINARY_LIMIT):
+            return self._attach(name, _elsewhere(evidence), "text/plain")
+        return self._attach(name, content, evidence.mime, elsewhere=evidence)
+
+    def _attach(
+        self, name: str, content: bytes, mime: str, elsewhere: results.Attachment | None = None
+    ) -> Attachment:
+        if mime == "text/html":
+            mime = "text/plain"  # a page from a device is shown as its source
+        if mime.startswith("text/") or mime == "application/json":
+            content = sanitize(content, TEXT_LIMIT).encode()
+        if len(content) > self._room:
+            mime = "text/plain"
+            content = _elsewhere(elsewhere) if elsewhere else b"left out: the report would grow too large\n"
+        self._room -= len(content)
+        suffix = {"text/plain": "txt", "text/csv": "csv", "application/json": "json"}.get(mime)
+        suffix = suffix or (Path(elsewhere.path).suffix.lstrip(".") if elsewhere else "bin")
+        source = f"{uuid.uuid4()}-attachment.{suffix}"
+        self._logger.report_attached_data(content, source)
+        return Attachment(name=line(name, 200), source=source, type=mime)
+
+    def _uuid(self, identity: str) -> str:
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self._run.started_ns}/{identity}"))
+
+
+def _elsewhere(evidence: results.Attachment) -> bytes:
+    return f"{evidence.size} bytes, too large for this page: see {evidence.path} beside it\n".encode()
+
+
+def _property(text: str) -> str:
+    """`text` as a key or value of a Java properties file."""
+    return "".join(
+        each if each.isascii() and (each.isalnum() or each in "_-./,;") else _unit(each) for each in text
+    )
+
+
+def _unit(character: str) -> str:
+    units = character.encode("utf-16-be")
+    return "".join(f"\\u{units[index]:02x}{units[index + 1]:02x}" for index in range(0, len(units), 2))
