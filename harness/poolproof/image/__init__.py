@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Guest images, kernels, and the building of modules for them."""
 
-from .cache import default_cache
 from .kernels import KernelSpec
 from .store import BuildTree, GuestImage, ImageStore
 
-__all__ = ["BuildTree", "GuestImage", "ImageStore", "KernelSpec", "default_cache"]
+__all__ = ["BuildTree", "GuestImage", "ImageStore", "KernelSpec"]

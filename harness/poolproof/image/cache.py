@@ -22,14 +22,6 @@ from ..errors import HarnessError
 MANIFEST = "manifest.json"
 
 
-def default_cache() -> Path:
-    """$POOLPROOF_CACHE, else poolproof's directory in the user's cache."""
-    if explicit := os.environ.get("POOLPROOF_CACHE"):
-        return Path(explicit).absolute()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "poolproof"
-
-
 def content_key(files: Iterable[Path], root: Path, **parameters: object) -> str:
     """24 hex digits over the files' paths below `root`, their modes and contents, and the parameters."""
     digest = hashlib.sha256()
