@@ -92,15 +92,15 @@ def write_all(
         matrix.write(roll_up(ledger, run), paths["requirements.csv"])
         _copy_documents(spec_dir, run_dir / "spec")
         allure.write(run, run_dir, results, allure.Labelled(ledger.requirements))
+        try:
+            if isinstance(renderer, CannotRender):
+                raise renderer
+            renderer.render(results, run_dir / "index.html")
+        except (CannotRender, OSError) as error:
+            page, missing = None, str(error)
         latest = _publish(run_dir)
     except OSError as error:
         raise HarnessError(f"cannot write reports to {run_dir}: {error}") from error
-    try:
-        if isinstance(renderer, CannotRender):
-            raise renderer
-        renderer.render(results, run_dir / "index.html")
-    except (CannotRender, OSError) as error:
-        page, missing = None, str(error)
     return Written(
         run_dir=run_dir,
         latest=latest,

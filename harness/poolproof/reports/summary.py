@@ -80,16 +80,17 @@ def _scenario(console: Console, scenario: ScenarioResult) -> None:
 
 
 def _counts(console: Console, run: RunResult) -> None:
-    outcomes = Counter(each.outcome for each in run.scenarios)
+    outcomes = _counted(each.outcome for each in run.scenarios)
     left_out = f", {run.deselected} not selected" if run.deselected else ""
-    _line(console, "Scenarios", "bold", f"{len(run.scenarios)}: {_counted(outcomes)}{left_out}")
-    _line(console, "Wire", "dim", _counted(Counter(each.wire for each in run.scenarios)))
-    _line(console, "Health", "dim", _counted(Counter(each.health for each in run.scenarios)))
+    _line(console, "Scenarios", "bold", f"{len(run.scenarios)}: {outcomes}{left_out}")
+    _line(console, "Wire", "dim", _counted(each.wire for each in run.scenarios))
+    _line(console, "Health", "dim", _counted(each.health for each in run.scenarios))
 
 
 def _requirements(console: Console, rolled: Sequence[RequirementResult]) -> None:
     for level, outcomes in matrix.counts(rolled).items():
-        _line(console, f"{level} requirements", "bold", f"{outcomes.total()}: {_counted(outcomes)}")
+        counted = _counted(outcomes.elements())
+        _line(console, f"{level} requirements", "bold", f"{outcomes.total()}: {counted}")
     unmet = [each for each in rolled if each.outcome not in (Outcome.PASSED, Outcome.NOT_RUN)]
     for outcome in Outcome:
         names = [each.requirement.id for each in unmet if each.outcome is outcome]
@@ -97,9 +98,9 @@ def _requirements(console: Console, rolled: Sequence[RequirementResult]) -> None
             _line(console, f"  {outcome}", style(outcome), " ".join(names))
 
 
-def _counted(counter: Counter[Outcome] | Counter[str]) -> str:
-    items: Iterable[tuple[str, int]] = counter.most_common()
-    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in items)
+def _counted(each: Iterable[str]) -> str:
+    counted = Counter(str(name) for name in each)
+    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counted.most_common())
 
 
 def _line(console: Console, label: str, colour: str, text: str) -> None:
