@@ -17,8 +17,7 @@ import paramiko
 
 from poolproof.lab.toolsdisk import SshIdentity
 
-AGENT_PORT = 7
-AGENT_PATH = "/mnt/tools/agent/poolproof_agent.py"
+AGENT_PORT = 7  # pp-init starts it there
 CONNECT_TIMEOUT_S = 20.0
 
 # The cheapest for an emulated CPU; host key and user key are ed25519 of this run.
@@ -75,11 +74,8 @@ class Agent:
         self._transport: paramiko.Transport | None = None
         self._channel: paramiko.Channel | None = None
 
-    def connect(self, start: bool = False) -> None:
-        """Open the ssh connection and reach the agent; `start` starts it first (once after a boot).
-
-        OSError or paramiko.SSHException when that fails.
-        """
+    def connect(self) -> None:
+        """Open the ssh connection and reach the agent; OSError or paramiko.SSHException when that fails."""
         self.close()
         sock = socket.create_connection((self._address, 22), timeout=CONNECT_TIMEOUT_S)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -90,8 +86,6 @@ class Agent:
         options.key_types = ("ssh-ed25519",)
         try:
             transport.connect(self._identity.host, "root", pkey=self._identity.client)
-            if start:
-                self._start(transport)
             source = ("127.0.0.1", 0)
             channel = transport.open_channel(
                 "direct-tcpip", ("127.0.0.1", AGENT_PORT), source, timeout=CONNECT_TIMEOUT_S
@@ -103,14 +97,6 @@ class Agent:
         threading.Thread(
             target=self._read, args=(channel,), name=f"agent {self._guest}", daemon=True
         ).start()
-
-    def _start(self, transport: paramiko.Transport) -> None:
-        with transport.open_session(timeout=CONNECT_TIMEOUT_S) as session:
-            session.exec_command(f"PYTHONPATH=/mnt/tools/python python3 {AGENT_PATH} {AGENT_PORT}")
-            session.settimeout(CONNECT_TIMEOUT_S)
-            if status := session.recv_exit_status():
-                text = session.recv_stderr(4096).decode(errors="replace").strip()
-                raise paramiko.SSHException(f"the agent did not start (status {status}): {text}")
 
     def submit(self, method: str, **params: Any) -> Future[Any]:
         """Send a request; the Future gives the result, AgentError, GuestDied or ConnectionLost."""

@@ -63,7 +63,7 @@ class Guest:
         self._domain = self._hypervisor.start(self.name, self.machine.xml())
         try:
             self.console.wait_for(r"^POOLPROOF-READY ", self._since, BOOT_TIMEOUT_S)
-            self.agent.connect(start=True)
+            self.agent.connect()
             self.agent.call("console_level", level=_CONSOLE_LEVEL)
         except (TimeoutError, OSError, paramiko.SSHException, AgentError, AgentTimeout, GuestDied) as exc:
             raise HarnessError(
@@ -72,6 +72,7 @@ class Guest:
 
     def save(self) -> None:
         """Take the snapshot that `reset` goes back to. No module may be loaded, no test traffic have been."""
+        self.agent.call("preload")
         self.agent.call("watchdogs", on=False)
         self._machine().save_snapshot(SNAPSHOT)
         self.agent.call("watchdogs", on=True)
@@ -132,7 +133,7 @@ class Guest:
         return GuestStatus("running")
 
     def on_event(self, event: str) -> None:
-        """From the hypervisor: the machine `crashed` or `stopped`. Pending calls end once the report is in."""
+        """From the hypervisor: `crashed` or `stopped`. Pending calls end once the report is in."""
         with self._changed:
             self._event = event
             self._changed.notify_all()
@@ -158,7 +159,9 @@ class Guest:
     def _explain(self) -> GuestDied | None:
         """Why nothing comes from the guest: its death, for which this waits a moment, or None."""
         with self._changed:
-            self._changed.wait_for(lambda: self._event or self.status().state != "running", EXPLAIN_S)
+            self._changed.wait_for(
+                lambda: bool(self._event) or self.status().state != "running", EXPLAIN_S
+            )
         return self._death()
 
     # -- inspection ------------------------------------------------------------------------------------

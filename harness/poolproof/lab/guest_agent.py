@@ -1,29 +1,29 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The agent that lives in a guest: JSON lines over a local TCP port that only ssh reaches.
 
-    poolproof_agent.py PORT     daemonize, listen on 127.0.0.1:PORT, return once it does
+    main(PORT)     daemonize, listen on 127.0.0.1:PORT, return once it does
 
 Request {"id", "method", "params"}; answer {"id", "result"} or {"id", "error": {"errno", "message", "type"}}.
 Bytes travel as {"b64": ...}. Every request runs in a thread of its own, so a blocked one holds up no other.
-Standard library only; the pool.* methods come from poolref.tools.kernel_abi beside it.
+Standard library only; the pool.* methods come from poolref.tools.kernel_abi beside it. Every import costs an
+emulated CPU up to a second of boot time: only what is always needed is imported at the start.
 """
 
 from __future__ import annotations
 
-import base64
+import binascii
 import ctypes
-import dataclasses
 import fcntl
 import json
 import os
 import socket
 import struct
-import subprocess
-import sys
 import threading
 import time
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _SYS_FINIT_MODULE, _SYS_DELETE_MODULE = 313, 176
 _RNDADDENTROPY, _RNDRESEEDCRNG = 0x40085203, 0x5207
@@ -49,6 +49,8 @@ def _syscall(number: int, *arguments: Any) -> None:
 
 def run(argv: list[str], timeout: float = 10.0, input: str = "") -> dict[str, Any]:
     """Run a command: {"rc", "out", "err"}, text with undecodable bytes replaced."""
+    import subprocess
+
     done = subprocess.run(argv, input=input.encode(), capture_output=True, timeout=timeout, check=False)
     out, err = (stream.decode(errors="replace") for stream in (done.stdout, done.stderr))
     return {"rc": done.returncode, "out": out, "err": err}
@@ -154,6 +156,15 @@ def random_bytes(count: int) -> bytes:
     return os.urandom(count)
 
 
+def preload() -> None:
+    """Import what the pool.* methods need, so that no step has to wait for that."""
+    import subprocess
+
+    import poolref.tools.kernel_abi
+
+    del subprocess, poolref
+
+
 def ping() -> None:
     """Nothing."""
 
@@ -174,6 +185,7 @@ METHODS: dict[str, Any] = {
     "console_level": console_level,
     "renew": renew,
     "random": random_bytes,
+    "preload": preload,
     "ping": ping,
 }
 
@@ -190,9 +202,9 @@ def pool(method: str, params: dict[str, Any]) -> Any:
 
 def encode(value: Any) -> Any:
     if isinstance(value, (bytes, bytearray)):
-        return {"b64": base64.b64encode(value).decode()}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
+        return {"b64": binascii.b2a_base64(value, newline=False).decode()}
+    if hasattr(value, "__dataclass_fields__"):
+        value = {name: getattr(value, name) for name in value.__dataclass_fields__}
     if isinstance(value, dict):
         return {str(key): encode(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -203,7 +215,7 @@ def encode(value: Any) -> Any:
 def decode(value: Any) -> Any:
     if isinstance(value, dict):
         if value.keys() == {"b64"}:
-            return base64.b64decode(value["b64"])
+            return binascii.a2b_base64(value["b64"])
         return {key: decode(item) for key, item in value.items()}
     if isinstance(value, list):
         return [decode(item) for item in value]
@@ -244,8 +256,9 @@ class Connection:
                 pass  # the client is gone
 
 
-def main() -> None:
-    listener = socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=8)
+def main(port: int) -> None:
+    """Become the agent."""
+    listener = socket.create_server(("127.0.0.1", port), backlog=8)
     if os.fork():
         return
     os.setsid()
@@ -257,6 +270,3 @@ def main() -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         threading.Thread(target=Connection(sock).serve, daemon=True).start()
 
-
-if __name__ == "__main__":
-    main()

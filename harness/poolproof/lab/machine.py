@@ -14,8 +14,9 @@ MANAGEMENT_IP4 = "10.254.0.1"
 # Everything an unhealthy kernel has to say goes to the console and stops it; under emulation time runs slow,
 # so its watchdogs get ten times their usual patience.
 BASE_CMDLINE = (
-    "console=ttyS0 quiet loglevel=6 panic=0 panic_on_oops=1 oops=panic softlockup_panic=1 hung_task_panic=1 "
-    "watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=210 no_timer_check net.ifnames=0 mitigations=off"
+    "console=ttyS0 quiet loglevel=6 panic=0 oops=panic softlockup_panic=1 hung_task_panic=1 "
+    "watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=210 no_timer_check tsc=reliable net.ifnames=0 "
+    "mitigations=off"
 )
 
 

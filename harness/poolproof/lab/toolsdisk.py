@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import py_compile
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -16,6 +17,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 import poolref
 from poolproof.errors import HarnessError
 from poolproof.lab import guest_agent
+
+# What the agent imports.
+_COMPILED = (
+    "agent/poolproof_agent.py",
+    "python/poolref/__init__.py",
+    "python/poolref/tools/__init__.py",
+    "python/poolref/tools/kernel_abi.py",
+)
 
 
 @dataclass(frozen=True)
@@ -41,11 +50,19 @@ def build(path: Path, modules: Mapping[str, Path]) -> SshIdentity:
         staging / "python" / "poolref",
         ignore=shutil.ignore_patterns("__pycache__"),
     )
+    _precompile(staging)
     for name, module in modules.items():
         shutil.copy(module, staging / "modules" / f"{name}.ko")
     _squash(staging, path)
     shutil.rmtree(staging)
     return SshIdentity(client, host)
+
+
+def _precompile(tree: Path) -> None:
+    """Spare the guest the compiling where its Python is of our release; any other one ignores the files."""
+    mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    for name in _COMPILED:
+        py_compile.compile(str(tree / name), dfile=name, doraise=True, invalidation_mode=mode)
 
 
 def _new_key(path: Path) -> paramiko.Ed25519Key:
