@@ -37,6 +37,17 @@ _SALT: Final = bytes(32)
 _HKDF_LIMIT: Final = 255 * 32
 _ZERO_KEY: Final = bytes(KEY_SIZE)
 
+_P: Final = 2**255 - 19
+_ORDER_8: Final = (
+    0x00B8495F16056286FDB1329CEB8D09DA6AC49FF1FAE35616AEB8413B7C7AEBE0,
+    0x57119FD0DD4E22D8868E1C58C45C44045BEF839C55B1D0B1248C50A3BC959C5F,
+)
+# Encodings of low order modulo p that X25519 takes for other points, because it ignores bit 255.
+_UNMASKED_LOW_ORDER: Final = frozenset(
+    value.to_bytes(KEY_SIZE, "little")
+    for value in (*(_P + point for point in _ORDER_8), 2 * _P - 1, 2 * _P, 2 * _P + 1)
+)
+
 constant_time_equal = _hmac.compare_digest
 
 
@@ -69,7 +80,9 @@ def public_key(private: Buffer) -> bytes:
 
 
 def exchange(private: Buffer, public: Buffer) -> bytes:
-    """X25519; LowOrderKey when the result is all zero, which every public key of low order gives (KEY-01)."""
+    """X25519; LowOrderKey when the public key has low order, whose result is all zero (KEY-01)."""
+    if bytes(public) in _UNMASKED_LOW_ORDER:
+        raise LowOrderKey
     try:
         shared = X25519PrivateKey.from_private_bytes(bytes(private)).exchange(
             X25519PublicKey.from_public_bytes(bytes(public))

@@ -128,6 +128,11 @@ class Reassembly:
             del self._partials[msg_id]
         return len(expired)
 
+    def postpone(self, duration: int) -> None:
+        """Move every deadline by ``duration`` ns, during which nothing was read."""
+        for partial in self._partials.values():
+            partial.deadline += duration
+
     def clear(self) -> None:
         """Forget everything."""
         self._partials.clear()

@@ -171,6 +171,7 @@ class Session(Endpoint):
         """Reading goes on."""
         if self._suspended_at is not None:
             self._last_heard += now - self._suspended_at
+            self.reassembly.postpone(now - self._suspended_at)
             self._suspended_at = None
 
     def _receive(self, packet: bytes, now: int) -> Outcome:

@@ -206,7 +206,7 @@ def test_address_text_and_checksum() -> None:
 
 
 def test_address_crc_known_answer() -> None:
-    # CRC-32 (IEEE) of 28 zero bytes, from its definition: polynomial 0xEDB88320, reflected, inverted at both ends
+    # of 28 zero bytes, from its definition: polynomial 0xEDB88320, reflected, inverted at both ends
     crc = 0xFFFFFFFF
     for _ in range(28 * 8):
         crc = crc >> 1 ^ (0xEDB88320 if crc & 1 else 0)
