@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* Reassembly: FRAG-01..05. rx_lock guards it. */
+#include <linux/bitmap.h>
+#include <linux/mm.h>
+#include <linux/slab.h>
+#include "conn.h"
+#include "counters.h"
+#include "session.h"
+
+#define FRAG_TIMEOUT	(5 * HZ)
+
+static void reassembly_free(struct pool_reassembly *r)
+{
+	kvfree(r->msg);
+	kvfree(r->have);
+	memset(r, 0, sizeof(*r));
+}
+
+static struct pool_reassembly *reassembly_find(struct pool_session *s, u32 msg_id)
+{
+	int i;
+
+	for (i = 0; i < POOL_REASSEMBLIES; i++)
+		if (s->reassembly[i].msg && s->reassembly[i].msg_id == msg_id)
+			return &s->reassembly[i];
+	return NULL;
+}
+
+/* A free place, or that of the one touched least recently (FRAG-04). */
+static struct pool_reassembly *reassembly_start(struct pool_session *s, u32 msg_id, u16 total, u8 channel)
+{
+	struct pool_reassembly *r = &s->reassembly[0];
+	int i;
+
+	for (i = 0; i < POOL_REASSEMBLIES; i++) {
+		if (!s->reassembly[i].msg) {
+			r = &s->reassembly[i];
+			break;
+		}
+		if (time_before(s->reassembly[i].touched, r->touched))
+			r = &s->reassembly[i];
+	}
+	if (r->msg) {
+		pool_count(frag_evicted);
+		reassembly_free(r);
+	}
+	r->msg = pool_message_alloc(total);
+	r->have = kvcalloc(BITS_TO_LONGS(total), sizeof(long), GFP_KERNEL);
+	if (!r->msg || !r->have) {
+		pool_count(no_memory);
+		reassembly_free(r);
+		return NULL;
+	}
+	r->msg->channel = channel;
+	r->msg_id = msg_id;
+	r->total_len = total;
+	r->channel = channel;
+	pool_session_arm(s, &s->frag_work, FRAG_TIMEOUT);
+	return r;
+}
+
+/* Bytes into their place: how many are new, or -1 where they contradict what is there (FRAG-03). */
+static int reassembly_put(struct pool_reassembly *r, u32 offset, const u8 *bytes, u32 len)
+{
+	u32 i, fresh = 0;
+
+	if (find_next_bit(r->have, offset + len, offset) >= offset + len) {
+		memcpy(r->msg->data + offset, bytes, len);
+		bitmap_set(r->have, offset, len);
+		return len;
+	}
+	for (i = 0; i < len; i++)
+		if (test_bit(offset + i, r->have) && r->msg->data[offset + i] != bytes[i])
+			return -1;
+	for (i = 0; i < len; i++) {
+		if (!__test_and_set_bit(offset + i, r->have)) {
+			r->msg->data[offset + i] = bytes[i];
+			fresh++;
+		}
+	}
+	return fresh;
+}
+
+void pool_fragment_receive(struct pool_session *s, const struct pool_hdr *h, const u8 *plaintext, u32 len)
+{
+	const struct pool_wire_fragment *f = (const void *)plaintext;
+	bool last = pool_hdr_flags(h) & POOL_F_LAST_FRAG;
+	struct pool_reassembly *r;
+	struct pool_message *msg;
+	u32 msg_id, offset, total;
+	int fresh;
+
+	if (len <= sizeof(*f)) {
+		pool_count(malformed);
+		return;
+	}
+	len -= sizeof(*f);
+	msg_id = be32_to_cpu(f->msg_id);
+	offset = be16_to_cpu(f->offset);
+	total = be16_to_cpu(f->total_len);
+	r = reassembly_find(s, msg_id);
+	/* FRAG-02: the whole message goes. */
+	if (!total || offset + len > total || last != (offset + len == total) ||
+	    (r && (r->total_len != total || r->channel != h->channel)))
+		goto discard;
+	if (!r) {
+		r = reassembly_start(s, msg_id, total, h->channel);
+		if (!r)
+			return;
+	}
+	fresh = reassembly_put(r, offset, (const u8 *)(f + 1), len);
+	if (fresh < 0)
+		goto discard;
+	if (!fresh)
+		return;
+	r->touched = jiffies;
+	r->covered += fresh;
+	if (r->covered < total)
+		return;
+	msg = r->msg;
+	r->msg = NULL;
+	reassembly_free(r);
+	pool_deliver(s, msg);
+	return;
+
+discard:
+	pool_count(malformed);
+	if (r)
+		reassembly_free(r);
+}
+
+void pool_fragments_work(struct work_struct *work)
+{
+	struct pool_session *s = container_of(to_delayed_work(work), struct pool_session, frag_work);
+	unsigned long oldest = jiffies;
+	bool any = false;
+	int i;
+
+	mutex_lock(&s->conn->rx_lock);
+	for (i = 0; i < POOL_REASSEMBLIES; i++) {
+		struct pool_reassembly *r = &s->reassembly[i];
+
+		if (!r->msg)
+			continue;
+		/* A receiver that does not read cannot expect the rest (DATA-04). */
+		if (s->rx_paused)
+			r->touched = jiffies;
+		if (time_after_eq(jiffies, r->touched + FRAG_TIMEOUT)) {
+			pool_count(frag_timeout);
+			reassembly_free(r);
+			continue;
+		}
+		if (time_before(r->touched, oldest))
+			oldest = r->touched;
+		any = true;
+	}
+	if (any && !s->ended)
+		pool_session_arm(s, &s->frag_work, oldest + FRAG_TIMEOUT - jiffies);
+	mutex_unlock(&s->conn->rx_lock);
+	pool_session_put(s);
+}
+
+void pool_fragments_purge(struct pool_session *s)
+{
+	int i;
+
+	for (i = 0; i < POOL_REASSEMBLIES; i++)
+		reassembly_free(&s->reassembly[i]);
+}

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <linux/module.h>
+#include <linux/rcupdate.h>
+#include "conn.h"
+#include "device.h"
+#include "faults.h"
+#include "params.h"
+#include "proc.h"
+#include "selftest.h"
+#include "session.h"
+
+#define DIFFICULTY_LEAST	16
+#define DIFFICULTY_MOST		20
+
+struct pool_params pool_params = { .difficulty = DIFFICULTY_LEAST, .heartbeat_sec = 5 };
+
+static char *transport = "tcp";
+static uint version = POOL_VERSION;
+module_param(transport, charp, 0444);
+MODULE_PARM_DESC(transport, "transport of new sessions: tcp (raw and auto are not built yet)");
+module_param(version, uint, 0444);
+MODULE_PARM_DESC(version, "protocol version: 1 (2 is not built yet)");
+module_param_named(difficulty, pool_params.difficulty, uint, 0444);
+MODULE_PARM_DESC(difficulty, "leading zero bits asked of a client's puzzle solution, 16-20");
+module_param_named(heartbeat_sec, pool_params.heartbeat_sec, uint, 0444);
+MODULE_PARM_DESC(heartbeat_sec, "seconds between heartbeats, 1-30");
+
+#ifdef POOL_FAULTS
+char pool_fault_wanted[32];
+module_param_string(fault, pool_fault_wanted, sizeof(pool_fault_wanted), 0600);
+MODULE_PARM_DESC(fault, "make this fail, for tests: selftest:NAME, random, chrdev or proc");
+#endif
+
+struct workqueue_struct *pool_wq;
+u8 pool_node_pubkey[POOL_KEY_LEN];
+static u8 node_private[POOL_KEY_LEN];
+
+static int check_params(void)
+{
+	if (!strcmp(transport, "raw") || !strcmp(transport, "auto")) {
+		pr_err("pool: transport=%s is not built yet, only tcp is\n", transport);
+		return -EOPNOTSUPP;
+	}
+	if (strcmp(transport, "tcp")) {
+		pr_err("pool: transport must be tcp, raw or auto\n");
+		return -EINVAL;
+	}
+	if (version == 2) {
+		pr_err("pool: version=2 is not built yet, only 1 is\n");
+		return -EOPNOTSUPP;
+	}
+	if (version != POOL_VERSION) {
+		pr_err("pool: version must be 1 or 2\n");
+		return -EINVAL;
+	}
+	if (pool_params.difficulty < DIFFICULTY_LEAST || pool_params.difficulty > DIFFICULTY_MOST) {
+		pr_err("pool: difficulty must be %d..%d\n", DIFFICULTY_LEAST, DIFFICULTY_MOST);
+		return -EINVAL;
+	}
+	if (pool_params.heartbeat_sec < 1 || pool_params.heartbeat_sec > 30) {
+		pr_err("pool: heartbeat_sec must be 1..30\n");
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int make_node_key(void)
+{
+	int err = pool_random(node_private, sizeof(node_private));
+
+	if (err)
+		return err;
+	return pool_x25519_public(pool_node_pubkey, node_private) ? 0 : -EIO;
+}
+
+static int __init pool_module_init(void)
+{
+	int err = check_params();
+
+	if (err)
+		return err;
+	err = pool_selftest();
+	if (err)
+		return err;
+	err = make_node_key();
+	if (!err)
+		err = pool_handshake_init();
+	if (err) {
+		pr_err("pool: no random bytes (%d)\n", err);
+		goto wipe;
+	}
+	pool_wq = alloc_workqueue("pool", WQ_UNBOUND, 0);
+	if (!pool_wq) {
+		err = -ENOMEM;
+		goto wipe;
+	}
+	err = pool_proc_init();
+	if (err) {
+		pr_err("pool: cannot create /proc/pool (%d)\n", err);
+		goto workqueue;
+	}
+	err = pool_device_init();
+	if (err) {
+		pr_err("pool: cannot register /dev/pool (%d)\n", err);
+		goto proc;
+	}
+	pool_handshake_start();
+	pr_info("pool: version %s loaded, protocol %d, transport tcp\n", THIS_MODULE->version, POOL_VERSION);
+	return 0;
+
+proc:
+	pool_proc_exit();
+workqueue:
+	destroy_workqueue(pool_wq);
+wipe:
+	pool_handshake_exit();
+	memzero_explicit(node_private, sizeof(node_private));
+	return err;
+}
+
+static void __exit pool_module_exit(void)
+{
+	pool_device_exit();
+	pool_proc_exit();
+	pool_listener_stop();
+	pool_sessions_shutdown();
+	pool_conns_shutdown();
+	pool_handshake_exit();
+	/* Every timer is cancelled or on the queue by now; this runs what is left. */
+	destroy_workqueue(pool_wq);
+	pool_table_wipe();
+	memzero_explicit(node_private, sizeof(node_private));
+	/* Socket callbacks run under RCU: none is on its way into our text after this. */
+	synchronize_rcu();
+	pr_info("pool: unloaded\n");
+}
+
+module_init(pool_module_init);
+module_exit(pool_module_exit);
+
+MODULE_DESCRIPTION("POOL, Protected Orchestrated Overlay Link: encrypted sessions over TCP");
+MODULE_AUTHOR("poolproof");
+MODULE_LICENSE("GPL");
+MODULE_VERSION("0.1.0");
+MODULE_SOFTDEP("pre: libcurve25519 libchacha libpoly1305");

@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <linux/math64.h>
+#include <net/ipv6.h>
+#include <linux/net.h>
+#include <linux/slab.h>
+#include "conn.h"
+#include "counters.h"
+#include "session.h"
+
+#define USED_LIFETIME_NS	(31ULL * NSEC_PER_SEC)	/* HS-07 */
+#define USED_MAX		4096
+#define READABLE_MS		5000			/* CLS-01 */
+
+/* A RESPONSE that made a session; kept until it is too old to be presented again. */
+struct used_response {
+	struct list_head list;		/* oldest first */
+	u64 when_ns;
+	u8 id[POOL_ID_LEN];
+};
+
+static DEFINE_MUTEX(table_lock);
+static struct pool_session *table[POOL_MAX_SESSIONS];
+static unsigned int table_count;
+static unsigned int table_next;		/* round robin, so that a stale index finds nobody */
+static bool table_closed;
+static LIST_HEAD(used_responses);
+static unsigned int used_count;
+
+struct pool_session *pool_session_alloc(struct pool_conn *conn, enum pool_role role)
+{
+	struct pool_session *s = kzalloc(sizeof(*s), GFP_KERNEL);
+
+	if (!s)
+		return NULL;
+	kref_init(&s->ref);
+	s->index = -1;
+	s->role = role;
+	s->mtu = POOL_MTU_DEFAULT;
+	pool_conn_get(conn);
+	s->conn = conn;
+	set_bit(0, s->subscribed);	/* CHAN-01 */
+	mutex_init(&s->recv_lock);
+	spin_lock_init(&s->q_lock);
+	INIT_LIST_HEAD(&s->rxq);
+	init_waitqueue_head(&s->rx_wait);
+	INIT_DELAYED_WORK(&s->ack_work, pool_ack_work);
+	INIT_DELAYED_WORK(&s->heartbeat_work, pool_heartbeat_work);
+	INIT_DELAYED_WORK(&s->frag_work, pool_fragments_work);
+	INIT_DELAYED_WORK(&s->reap_work, pool_reap_work);
+	return s;
+}
+
+static void session_free(struct kref *ref)
+{
+	struct pool_session *s = container_of(ref, struct pool_session, ref);
+
+	pool_fragments_purge(s);
+	pool_rxq_purge(s);
+	pool_conn_put(s->conn);
+	kfree_sensitive(s);
+}
+
+void pool_session_put(struct pool_session *s)
+{
+	kref_put(&s->ref, session_free);
+}
+
+void pool_session_arm(struct pool_session *s, struct delayed_work *work, unsigned long delay)
+{
+	pool_session_get(s);
+	if (!queue_delayed_work(pool_wq, work, delay))
+		pool_session_put(s);
+}
+
+void pool_session_disarm(struct pool_session *s, struct delayed_work *work)
+{
+	if (cancel_delayed_work(work))
+		pool_session_put(s);
+}
+
+static struct used_response *used_find(const u8 id[POOL_ID_LEN])
+{
+	struct used_response *u, *next;
+	u64 now = ktime_get_ns();
+
+	list_for_each_entry_safe(u, next, &used_responses, list) {
+		if (now - u->when_ns <= USED_LIFETIME_NS)
+			break;
+		list_del(&u->list);
+		used_count--;
+		kfree(u);
+	}
+	list_for_each_entry(u, &used_responses, list)
+		if (!memcmp(u->id, id, POOL_ID_LEN))
+			return u;
+	return NULL;
+}
+
+bool pool_response_used(const u8 id[POOL_ID_LEN])
+{
+	bool used;
+
+	mutex_lock(&table_lock);
+	used = used_find(id);
+	mutex_unlock(&table_lock);
+	return used;
+}
+
+bool pool_table_full(void)
+{
+	return READ_ONCE(table_count) >= POOL_MAX_SESSIONS;
+}
+
+unsigned int pool_table_count(void)
+{
+	return READ_ONCE(table_count);
+}
+
+int pool_session_insert(struct pool_session *s, const u8 *used_id)
+{
+	struct used_response *used = NULL;
+	int i, err = 0;
+
+	if (used_id) {
+		used = kmalloc(sizeof(*used), GFP_KERNEL);
+		if (!used)
+			return -ENOMEM;
+		memcpy(used->id, used_id, POOL_ID_LEN);
+		used->when_ns = ktime_get_ns();
+	}
+	mutex_lock(&table_lock);
+	if (table_closed)
+		err = -ENODEV;
+	else if (used && used_find(used_id))
+		err = -EEXIST;
+	else if (table_count >= POOL_MAX_SESSIONS || (used && used_count >= USED_MAX))
+		err = -ENOSPC;
+	if (err)
+		goto out;
+	for (i = 0; table[(table_next + i) % POOL_MAX_SESSIONS]; i++)
+		;
+	s->index = (table_next + i) % POOL_MAX_SESSIONS;
+	pool_session_get(s);
+	table[s->index] = s;
+	table_next = (s->index + 1) % POOL_MAX_SESSIONS;
+	WRITE_ONCE(table_count, table_count + 1);
+	if (used) {
+		list_add_tail(&used->list, &used_responses);
+		used_count++;
+		used = NULL;
+	}
+out:
+	mutex_unlock(&table_lock);
+	kfree(used);
+	return err;
+}
+
+struct pool_session *pool_session_find(u32 index)
+{
+	struct pool_session *s;
+
+	if (index >= POOL_MAX_SESSIONS)
+		return NULL;
+	mutex_lock(&table_lock);
+	s = table[index];
+	if (s)
+		pool_session_get(s);
+	mutex_unlock(&table_lock);
+	return s;
+}
+
+/* HS-14 */
+bool pool_session_id_taken(const u8 id[POOL_ID_LEN], const struct in6_addr *peer)
+{
+	bool taken = false;
+	int i;
+
+	mutex_lock(&table_lock);
+	for (i = 0; i < POOL_MAX_SESSIONS && !taken; i++)
+		taken = table[i] && READ_ONCE(table[i]->state) >= POOL_CHALLENGED &&
+			!memcmp(table[i]->id, id, POOL_ID_LEN) && ipv6_addr_equal(&table[i]->conn->peer, peer);
+	mutex_unlock(&table_lock);
+	return taken;
+}
+
+void pool_session_remove(struct pool_session *s)
+{
+	bool mine;
+
+	mutex_lock(&table_lock);
+	mine = s->index >= 0 && table[s->index] == s;
+	if (mine) {
+		table[s->index] = NULL;
+		WRITE_ONCE(table_count, table_count - 1);
+	}
+	mutex_unlock(&table_lock);
+	if (mine) {
+		pool_session_disarm(s, &s->reap_work);
+		pool_session_put(s);
+	}
+}
+
+void pool_session_establish(struct pool_session *s)
+{
+	s->started_ns = ktime_get_ns();
+	s->last_rx_ns = s->started_ns;
+	s->rate_ns = s->started_ns;
+	WRITE_ONCE(s->state, POOL_ESTABLISHED);
+	pool_count(handshakes_completed);
+	pool_timers_start(s);
+}
+
+void pool_session_end_locked(struct pool_session *s, int close, const char *why)
+{
+	struct pool_conn *c = s->conn;
+
+	lockdep_assert_held(&c->rx_lock);
+	mutex_lock(&c->tx_lock);
+	if (s->ended) {
+		mutex_unlock(&c->tx_lock);
+		return;
+	}
+	if (close != POOL_CLOSE_NONE)
+		pool_send_close_locked(s, close);
+	WRITE_ONCE(s->ended, true);
+	WRITE_ONCE(s->state, POOL_CLOSING);
+	memzero_explicit(&s->keys, sizeof(s->keys));
+	mutex_unlock(&c->tx_lock);
+
+	pool_count(sessions_ended);
+	net_info_ratelimited("pool: session %d with %pI6c ended: %s\n", s->index, &c->peer, why);
+	pool_session_disarm(s, &s->ack_work);
+	pool_session_disarm(s, &s->heartbeat_work);
+	pool_session_disarm(s, &s->frag_work);
+	pool_fragments_purge(s);
+	wake_up_all(&s->rx_wait);
+	wake_up_all(&c->tx_wait);
+
+	if (close != POOL_CLOSE_NONE)
+		pool_conn_linger(c);
+	else
+		pool_conn_kill(c);
+	pool_session_arm(s, &s->reap_work, msecs_to_jiffies(READABLE_MS));
+	pool_session_release_slot(s);
+	if (c->session) {
+		c->session = NULL;
+		pool_session_put(s);
+	}
+}
+
+void pool_session_end(struct pool_session *s, int close, const char *why)
+{
+	mutex_lock(&s->conn->rx_lock);
+	pool_session_end_locked(s, close, why);
+	mutex_unlock(&s->conn->rx_lock);
+}
+
+void pool_session_release_slot(struct pool_session *s)
+{
+	bool empty;
+
+	if (!READ_ONCE(s->ended))
+		return;
+	spin_lock(&s->q_lock);
+	empty = list_empty(&s->rxq);
+	spin_unlock(&s->q_lock);
+	if (empty)
+		pool_session_remove(s);
+}
+
+u32 pool_loss_ppm(const struct pool_session *s)
+{
+	u64 lost = READ_ONCE(s->packets_lost), total = READ_ONCE(s->packets_recv) + lost;
+
+	return total ? mul_u64_u64_div_u64(lost, 1000000, total) : 0;
+}
+
+void pool_session_telemetry(struct pool_session *s, struct pool_telemetry *t)
+{
+	u64 started = READ_ONCE(s->started_ns);
+
+	memset(t, 0, sizeof(*t));
+	t->rtt_ns = READ_ONCE(s->srtt_ns);
+	t->jitter_ns = READ_ONCE(s->jitter_ns);
+	t->loss_rate_ppm = pool_loss_ppm(s);
+	t->throughput_bps = READ_ONCE(s->throughput_bps);
+	t->mtu = READ_ONCE(s->mtu);
+	t->queue_depth = min_t(u32, READ_ONCE(s->rxq_len), U16_MAX);
+	t->uptime_ns = started ? ktime_get_ns() - started : 0;
+}
+
+void pool_session_info(struct pool_session *s, struct pool_session_info *info)
+{
+	memset(info, 0, sizeof(*info));
+	info->index = s->index;
+	memcpy(info->peer_addr, &s->conn->peer, sizeof(info->peer_addr));
+	info->peer_port = s->conn->peer_port;
+	info->addr_family = ipv6_addr_v4mapped(&s->conn->peer) ? AF_INET : AF_INET6;
+	info->state = READ_ONCE(s->state);
+	if (info->state != POOL_INIT_SENT)
+		memcpy(info->session_id, s->id, sizeof(info->session_id));
+	info->bytes_sent = READ_ONCE(s->bytes_sent);
+	info->bytes_recv = READ_ONCE(s->bytes_recv);
+	info->packets_sent = READ_ONCE(s->packets_sent);
+	info->packets_recv = READ_ONCE(s->packets_recv);
+	pool_session_telemetry(s, &info->telemetry);
+}
+
+void pool_sessions_shutdown(void)
+{
+	struct pool_session *s;
+	u32 i;
+
+	mutex_lock(&table_lock);
+	table_closed = true;
+	mutex_unlock(&table_lock);
+	for (i = 0; i < POOL_MAX_SESSIONS; i++) {
+		s = pool_session_find(i);
+		if (!s)
+			continue;
+		pool_session_end(s, POOL_CLOSE_EMPTY, "module unload");
+		pool_session_remove(s);
+		pool_session_put(s);
+	}
+}
+
+void pool_table_wipe(void)
+{
+	struct used_response *u, *next;
+
+	list_for_each_entry_safe(u, next, &used_responses, list)
+		kfree(u);
+	INIT_LIST_HEAD(&used_responses);
+}
