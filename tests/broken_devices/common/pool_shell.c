@@ -198,6 +198,15 @@ static long listen_ioctl(void __user *arg)
 	return err;
 }
 
+static long connect_ioctl(void __user *arg)
+{
+	struct connect_req req;
+
+	if (copy_from_user(&req, arg, sizeof(req)))
+		return -EFAULT;
+	return shell_ops->connect ? shell_ops->connect() : -EOPNOTSUPP;
+}
+
 static long sessions_ioctl(void __user *arg)
 {
 	struct session_list list;
@@ -217,7 +226,7 @@ static long shell_ioctl(struct file *file, unsigned int command, unsigned long a
 		stop_listening();
 		return 0;
 	case POOL_CONNECT:
-		return shell_ops->connect ? shell_ops->connect() : -EOPNOTSUPP;
+		return connect_ioctl((void __user *)arg);
 	case POOL_SESSIONS:
 		return sessions_ioctl((void __user *)arg);
 	case POOL_SEND:
