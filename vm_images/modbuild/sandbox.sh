@@ -37,7 +37,7 @@ if [ "$tree" = / ]; then
         readonly_bind "/etc/$name" "root/etc/$name"
     done
     printf '%s\n' "$binds" | while read -r path; do
-        [ -n "$path" ] || continue
+        case $path in '' | /usr/*) continue ;; esac
         mkdir -p "root$path"
         readonly_bind "$path" "root$path"
     done

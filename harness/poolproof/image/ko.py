@@ -17,7 +17,8 @@ _MAX_SECTIONS = 65536
 
 @dataclass(frozen=True)
 class ModuleInfo:
-    """The `.modinfo` of a module; texts that it lacks are empty. `release` is the first word of `vermagic`."""
+    """The `.modinfo` of a module; texts that it lacks are empty. `release` is the first word of
+    `vermagic`."""
 
     name: str
     vermagic: str

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Building an out-of-tree module inside a tree of the guest's own release.
 
-A Makefile is arbitrary code, so the build runs unprivileged in namespaces of its own: no network, no view of the
-host beyond the sources and the build tree, an overlay in memory instead of the user's tree, limits on time, size and
-processes. `vm_images/modbuild/sandbox.sh` sets that up.
+A Makefile is arbitrary code, so the build runs unprivileged in namespaces of its own: no network, no view of
+the host beyond the sources and the build tree, an overlay in memory instead of the user's tree, limits on
+time, size and processes. `vm_images/modbuild/sandbox.sh` sets that up.
 """
 
 from __future__ import annotations
@@ -73,9 +73,9 @@ def build_module(
 ) -> BuiltModule | BuildFailure:
     """Build the kbuild directory `source` and put the module and `build.log` into `out_dir`.
 
-    `top`: the tree whose other parts the sources may include (default: `enclosing_tree`). Of several modules that
-    the build makes, `ko_name` or pool.ko is taken. `timeout` in seconds. HarnessError for what is no failure of the
-    sources: no such directory, no Makefile, no namespaces.
+    `top`: the tree whose other parts the sources may include (default: `enclosing_tree`). Of several modules
+    that the build makes, `ko_name` or pool.ko is taken. `timeout` in seconds. HarnessError for what is no
+    failure of the sources: no such directory, no Makefile, no namespaces.
     """
     source, top = _check_source(source, top)
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def build_module(
             *("--fork", "--kill-child", "sh", str(RECIPE / "modbuild" / "sandbox.sh")),
             *map(str, (scratch, results, tree.root, top, source.relative_to(top), tree.kdir)),
             *("\n".join(map(str, tree.binds)), str(_MEMORY_MB)),
-            *(f"-j{len(os.sched_getaffinity(0))}", *make_args),
+            *(f"-j{len(os.sched_getaffinity(0))}", *tree.make_args, *make_args),
         ]
         finished = _run(command, log, timeout)
         if not finished:

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import HarnessError
 from . import bootimage, debian
 from .cache import Cache, content_key, read_manifest, sha256_file
+from .custom import KernelBuild, compiler_note, find_kernel_build, require_config
 from .initramfs import build_initramfs
 from .kernels import KernelSpec, load_kernels, select
 
@@ -44,6 +46,7 @@ class BuildTree:
     root: Path
     kdir: str
     binds: tuple[Path, ...] = ()
+    make_args: tuple[str, ...] = ()
 
 
 class ImageStore:
@@ -91,6 +94,60 @@ class ImageStore:
         release = str(read_manifest(tree)["release"])
         return BuildTree(release, tree / "root", f"/lib/modules/{release}/build")
 
+    def custom(self, kernel_image: Path, kernel_build: Path | None) -> tuple[GuestImage, BuildTree | None]:
+        """The image around a kernel that the user built (bzImage or ELF vmlinux), and the tree to build
+        modules for it.
+
+        `kernel_build`: see custom.py; None when all drivers are built in and no module is to be built.
+        HarnessError names what the kernel lacks, as far as its configuration can be found.
+        """
+        data = bootimage.read_image(kernel_image)
+        digest = hashlib.sha256(data).hexdigest()
+        vmlinux = data if data.startswith(b"\x7fELF") else bootimage.extract_vmlinux(data)
+        release = bootimage.bzimage_release(data) if vmlinux is not data else bootimage.elf_release(data)
+        if release is None:
+            raise HarnessError(f"{kernel_image} does not say which kernel release it is")
+        pvh = bootimage.has_pvh_entry(vmlinux)
+        if vmlinux is data and not pvh:
+            raise HarnessError(f"{kernel_image} has no PVH entry", hint="give the bzImage, or set CONFIG_PVH")
+        build = find_kernel_build(kernel_build, release) if kernel_build is not None else None
+        config = (build.config() if build else None) or bootimage.embedded_config(vmlinux)
+        if config is not None:
+            needs = self._recipe / "initramfs" / "needs.list"
+            require_config(config, needs, with_modules=build is not None)
+        else:
+            self._progress("the kernel's configuration was not found: what it lacks will show when it boots")
+
+        def copy(entry: Path) -> dict[str, object]:
+            if vmlinux is not data:
+                (entry / "bzImage").write_bytes(data)
+            (entry / "vmlinux").write_bytes(vmlinux)
+            return {"release": release}
+
+        kept = self._get("custom", digest[:24], copy, megabytes=300, network=False)
+        elf, bzimage = kept / "vmlinux", kept / ("bzImage" if vmlinux is not data else "vmlinux")
+        busybox = self._kernel_entry(select(self.kernels(), None)) / "root/usr/bin/busybox"
+        with build.module_directory() if build else nullcontext() as modules:
+            image = self._image(
+                "custom",
+                release,
+                vmlinux=elf if pvh else bzimage,
+                bzimage=bzimage,
+                modules=modules,
+                busybox=busybox,
+                parts=(digest, build.fingerprint() if build else ""),
+            )
+        return image, self._custom_tree(build) if build and build.build else None
+
+    def _custom_tree(self, build: KernelBuild) -> BuildTree:
+        """The host's toolchain with the user's kernel: it was built there too."""
+        assert build.build is not None
+        if not (build.build / "Module.symvers").is_file():
+            raise HarnessError(f"{build.build} has no Module.symvers", hint="build the whole kernel: make")
+        if note := compiler_note(build.config() or ""):
+            self._progress(note)
+        return BuildTree(build.release, Path("/"), str(build.build), build.sources(), build.make_args())
+
     def prefetch(self, kernels: Sequence[str | None] = (None,)) -> list[GuestImage]:
         """Build whatever an offline run with these kernels (None in it: the default one) need."""
         return [self.guest(kernel) for kernel in kernels]
@@ -122,7 +179,7 @@ class ImageStore:
     def _rootfs_entry(self) -> Path:
         files = self._files("rootfs", "merged-usr.sh")
         suite = next(spec.suite for spec in self.kernels() if spec.default)
-        key = content_key(files, self._recipe, suite=suite, mirror=debian.mirror())
+        key = content_key(files, self._recipe, suite=suite)
 
         def build(entry: Path) -> dict[str, object]:
             return self._build_rootfs(entry, suite)
@@ -156,7 +213,6 @@ class ImageStore:
             headers=spec.headers,
             extra=spec.extra,
             archives=spec.archives,
-            mirror=debian.mirror(),
         )
         kind = f"kernel-{spec.name}"
 
