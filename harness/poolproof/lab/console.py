@@ -41,7 +41,7 @@ class _Report:
     offset: int
     lines: list[str]
     fatal: bool
-    stray: int = 0
+    stray: list[str] = field(default_factory=list)  # lines since that may or may not belong to it
     ended: bool = False
     size: int = 0
 
@@ -86,15 +86,18 @@ class ReportParser:
                 report.marker, report.title = marker, text
             report.fatal |= marker.fatal
             report.ended = False
-        self._append(report, line)
-        report.stray = 0 if belongs else report.stray + 1
+        if belongs:
+            for each in (*report.stray, line):
+                self._append(report, each)
+            report.stray.clear()
+        else:
+            report.stray.append(line)
         if any(end.match(text) for end in markers.REPORT_ENDS):
             report.ended = True
             if text.startswith("---[ end Kernel panic"):
                 self.flush()
                 return
-        if report.stray >= _STRAY_LINES:
-            del report.lines[-report.stray :]
+        if len(report.stray) >= _STRAY_LINES:
             self.flush()
 
     def flush(self) -> None:
@@ -129,7 +132,7 @@ class ReportParser:
     def _append(report: _Report, line: str) -> None:
         if report.size < MAX_EXCERPT:
             report.lines.append(line[:_MAX_LINE])
-            report.size += len(line)
+            report.size += len(line) + 1
 
 
 def scan(text: str) -> list[ConsoleFinding]:

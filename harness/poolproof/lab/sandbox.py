@@ -233,7 +233,9 @@ def _gate_loop(init: int) -> NoReturn:
 
 def _report(status_fd: int, exc: BaseException) -> None:
     code = exc.errno if isinstance(exc, OSError) and exc.errno else 0
-    what = str(exc.strerror if isinstance(exc, OSError) and exc.strerror else exc)
+    what = str(exc)
+    if isinstance(exc, OSError) and exc.strerror:
+        what = f"{exc.filename}: {exc.strerror}" if exc.filename else exc.strerror
     os.write(status_fd, json.dumps({"what": what, "errno": code}).encode())
 
 
