@@ -20,7 +20,7 @@ class Endpoint(ABC):
     :meth:`next_event`.
     """
 
-    __slots__ = ("_events", "_out", "closing", "counters", "observer")
+    __slots__ = ("_answers", "_events", "_out", "closing", "counters", "observer")
 
     def __init__(self, counters: Counters, observer: Observer | None) -> None:
         self.counters = counters
@@ -29,18 +29,20 @@ class Endpoint(ABC):
         """The transport is to be closed once everything is sent."""
         self._out: list[bytes] = []
         self._events: deque[Event] = deque()
+        self._answers: list[PacketTrace] | None = None
 
     def receive_packet(self, packet: bytes, now: int) -> Outcome:
         """Take one whole packet (80 bytes and its payload) and say what became of it.  Never raises
         (WIRE-07).
         """
-        outcome = self._receive(packet, now)
+        if self.observer is None:
+            outcome = self._receive(packet, now)
+        else:
+            outcome = self._observed(packet, now, self.observer)
         if isinstance(outcome, DropReason):
             self.counters.count(outcome)
         else:
             self.counters.count("packets_received")
-        if self.observer is not None:
-            self.observer(PacketTrace(now, "received", packet, outcome))
         return outcome
 
     def packets_to_send(self) -> list[bytes]:
@@ -67,8 +69,25 @@ class Endpoint(ABC):
     @abstractmethod
     def _receive(self, packet: bytes, now: int) -> Outcome: ...
 
+    def _observed(self, packet: bytes, now: int, observer: Observer) -> Outcome:
+        self._answers = []
+        try:
+            outcome = self._receive(packet, now)
+        finally:
+            answers, self._answers = self._answers, None
+        for trace in (
+            PacketTrace(now, "received", packet, outcome),
+            *answers,
+        ):  # the cause before its effects
+            observer(trace)
+        return outcome
+
     def _queue(self, packet: bytes, now: int) -> None:
         self.counters.count("packets_sent")
         self._out.append(packet)
         if self.observer is not None:
-            self.observer(PacketTrace(now, "sent", packet, None))
+            trace = PacketTrace(now, "sent", packet, None)
+            if self._answers is None:
+                self.observer(trace)
+            else:
+                self._answers.append(trace)

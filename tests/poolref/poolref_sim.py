@@ -9,6 +9,7 @@ from collections.abc import Callable
 from poolref.connection import TcpConnection
 from poolref.constants import SECOND, Flag, State, Type
 from poolref.counters import Counters, Outcome
+from poolref.dialect import Dialect
 from poolref.events import Event, HandshakeFailed, Observer, PuzzlePosed
 from poolref.handshake import ClientHandshake, ServerHandshake
 from poolref.keylog import Keylog
@@ -26,6 +27,15 @@ PEER = bytes(10) + b"\xff\xff" + bytes([192, 0, 2, 1])
 
 def seeded(seed: int) -> Callable[[int], bytes]:
     return random.Random(seed).randbytes
+
+
+EASY = Settings(difficulty=0, dialect=Dialect(min_difficulty=0))
+"""For a server whose puzzles are not what a test is about."""
+
+
+def easy_pair() -> Pair:
+    """An established pair, made quickly."""
+    return World(server_settings=EASY).pair()
 
 
 def solve(puzzle: PuzzlePosed) -> bytes:

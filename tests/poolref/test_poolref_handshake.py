@@ -224,9 +224,14 @@ def test_a_failing_response_does_not_use_up_the_challenge() -> None:
 
 
 def rebuilt(
-    steps: Steps, *, solution: bytes | None = None, proof: bytes | None = None, seq: int | None = None, tag: int = 0,
+    steps: Steps,
+    *,
+    solution: bytes | None = None,
+    proof: bytes | None = None,
+    seq: int | None = None,
+    tag: int = 0,
     **header_fields: int,
-) -> bytes:  # fmt: skip
+) -> bytes:
     """The RESPONSE of ``steps`` with something else in it, rightly signed."""
     original = steps.response()
     keys = steps.client._keys
