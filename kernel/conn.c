@@ -303,11 +303,6 @@ struct pool_hdr *pool_conn_peek(struct pool_conn *c)
 	}
 }
 
-void pool_conn_consume(struct pool_conn *c, const struct pool_hdr *packet)
-{
-	c->rx_head += POOL_HDR_LEN + pool_hdr_payload_len(packet);
-}
-
 /* A session's packets may be of any size. */
 int pool_conn_grow(struct pool_conn *c)
 {

@@ -91,9 +91,8 @@ void pool_conn_kick_tx(struct pool_conn *c);
 
 /* Read what fits: bytes, 0 at the end of the stream, or an error. */
 int pool_conn_fill(struct pool_conn *c, int msg_flags);
-/* The next whole packet in the buffer, or NULL; one too long for it is skipped and counted. */
+/* The next whole packet, at rx_head, or NULL; one too long for the buffer is skipped and counted. */
 struct pool_hdr *pool_conn_peek(struct pool_conn *c);
-void pool_conn_consume(struct pool_conn *c, const struct pool_hdr *packet);
 int pool_conn_grow(struct pool_conn *c);
 
 struct pool_txbuf *pool_txbuf_alloc(u32 payload_len);

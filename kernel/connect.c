@@ -79,9 +79,10 @@ static struct pool_hdr *await_packet(struct pool_conn *c, unsigned long deadline
 	return h;
 }
 
-static bool plain_ok(const struct pool_hdr *h, u32 len)
+static bool is_advisory(const struct pool_hdr *h)
 {
-	return pool_hdr_payload_len(h) == len && pool_hdr_plain(h);
+	return pool_hdr_type(h) == POOL_CLOSE && pool_hdr_payload_len(h) == 1 && pool_hdr_plain(h) &&
+	       !memchr_inv(h->session_id, 0, POOL_ID_LEN);
 }
 
 static int advisory_error(const struct pool_hdr *h)
@@ -108,20 +109,19 @@ static struct pool_hdr *await_type(struct pool_session *s, u8 wanted, unsigned l
 		h = await_packet(c, deadline);
 		if (IS_ERR(h))
 			return h;
-		pool_conn_consume(c, h);
+		c->rx_head += POOL_HDR_LEN + pool_hdr_payload_len(h);
 		type = pool_hdr_type(h);
 		if (pool_hdr_version(h) != POOL_VERSION) {
 			pool_count(version_mismatch);
 			/* The answerer's own version, in an advisory CLOSE (WIRE-02). */
-			if (type == POOL_CLOSE && plain_ok(h, 1) &&
-			    *(const u8 *)(h + 1) == POOL_CODE_VERSION_MISMATCH)
+			if (is_advisory(h) && *(const u8 *)(h + 1) == POOL_CODE_VERSION_MISMATCH)
 				return ERR_PTR(-EPROTONOSUPPORT);
 		} else if (pool_header_malformed(h)) {
 			pool_count(malformed);
-		} else if (!pool_state_allows(s->state, type)) {
-			pool_count(unexpected_type);
+		} else if (!pool_state_takes(s->state, type)) {
+			continue;
 		} else if (type == POOL_CLOSE) {
-			if (plain_ok(h, 1))
+			if (is_advisory(h))
 				return ERR_PTR(advisory_error(h));
 			pool_count(malformed);
 		} else if (type == wanted) {
@@ -155,7 +155,8 @@ static int await_challenge(struct pool_session *s, struct attempt *a)
 		if (IS_ERR(h))
 			return PTR_ERR(h);
 		challenge = (const void *)(h + 1);
-		if (plain_ok(h, sizeof(*challenge)) && pool_addr_valid(challenge->server_addr))
+		if (pool_hdr_payload_len(h) == sizeof(*challenge) && pool_hdr_plain(h) &&
+		    pool_addr_valid(challenge->server_addr))
 			break;
 		pool_count(malformed);
 	}
@@ -255,10 +256,6 @@ static int await_ack(struct pool_session *s)
 			return PTR_ERR(h);
 		if (memcmp(h->session_id, s->id, POOL_ID_LEN)) {
 			pool_count(unknown_session);
-			continue;
-		}
-		if (h->payload_len) {
-			pool_count(malformed);
 			continue;
 		}
 		if (!pool_keys_verify(&s->keys, h)) {

@@ -26,6 +26,27 @@ static struct pool_reassembly *reassembly_find(struct pool_session *s, u32 msg_i
 	return NULL;
 }
 
+/* Messages completed or discarded lately: what comes late of them starts nothing anew. */
+static const struct pool_finished *finished_find(const struct pool_session *s, u32 msg_id)
+{
+	int i;
+
+	for (i = 0; i < s->finished_count; i++)
+		if (s->finished[i].msg_id == msg_id)
+			return &s->finished[i];
+	return NULL;
+}
+
+static void finished_note(struct pool_session *s, u32 msg_id, bool discarded)
+{
+	struct pool_finished *f = &s->finished[s->finished_next];
+
+	f->msg_id = msg_id;
+	f->discarded = discarded;
+	s->finished_next = (s->finished_next + 1) % POOL_FINISHED;
+	s->finished_count = min(s->finished_count + 1, POOL_FINISHED);
+}
+
 /* A free place, or that of the one touched least recently (FRAG-04). */
 static struct pool_reassembly *reassembly_start(struct pool_session *s, u32 msg_id, u16 total, u8 channel)
 {
@@ -85,12 +106,13 @@ void pool_fragment_receive(struct pool_session *s, const struct pool_hdr *h, con
 {
 	const struct pool_wire_fragment *f = (const void *)plaintext;
 	bool last = pool_hdr_flags(h) & POOL_F_LAST_FRAG;
+	const struct pool_finished *finished;
 	struct pool_reassembly *r;
 	struct pool_message *msg;
 	u32 msg_id, offset, total;
 	int fresh;
 
-	if (len <= sizeof(*f)) {
+	if (len < sizeof(*f)) {
 		pool_count(malformed);
 		return;
 	}
@@ -98,9 +120,15 @@ void pool_fragment_receive(struct pool_session *s, const struct pool_hdr *h, con
 	msg_id = be32_to_cpu(f->msg_id);
 	offset = be16_to_cpu(f->offset);
 	total = be16_to_cpu(f->total_len);
+	finished = finished_find(s, msg_id);
+	if (finished) {
+		if (finished->discarded)
+			pool_count(malformed);
+		return;
+	}
 	r = reassembly_find(s, msg_id);
 	/* FRAG-02: the whole message goes. */
-	if (!total || offset + len > total || last != (offset + len == total) ||
+	if (!len || !total || offset + len > total || last != (offset + len == total) ||
 	    (r && (r->total_len != total || r->channel != h->channel)))
 		goto discard;
 	if (!r) {
@@ -120,11 +148,13 @@ void pool_fragment_receive(struct pool_session *s, const struct pool_hdr *h, con
 	msg = r->msg;
 	r->msg = NULL;
 	reassembly_free(r);
+	finished_note(s, msg_id, false);
 	pool_deliver(s, msg);
 	return;
 
 discard:
 	pool_count(malformed);
+	finished_note(s, msg_id, true);
 	if (r)
 		reassembly_free(r);
 }

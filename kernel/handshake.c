@@ -357,7 +357,7 @@ static int receive_response(struct pool_conn *c, struct pool_hdr *h)
 	if (pool_hdr_payload_len(h) != sizeof(struct pool_response) ||
 	    !(pool_hdr_flags(h) & POOL_F_ENCRYPTED) || h->ack) {
 		pool_count(malformed);
-		return POOL_RX_NEXT;
+		return refuse(c, POOL_CODE_AUTH_FAIL);
 	}
 	memcpy(id, h->session_id, sizeof(id));
 	err = verify_response(c, h, &keys);
@@ -437,9 +437,7 @@ int pool_handshake_receive(struct pool_conn *c, struct pool_hdr *h)
 		pool_count(malformed);
 		return POOL_RX_NEXT;
 	}
-	if (!pool_state_allows(POOL_LISTENER, type)) {
-		pool_count(unexpected_type);
+	if (!pool_state_takes(POOL_LISTENER, type))
 		return POOL_RX_NEXT;
-	}
 	return type == POOL_INIT ? receive_init(c, h) : receive_response(c, h);
 }

@@ -12,28 +12,25 @@
 /* Bytes of messages in all queues; bounded, or 64 silent readers would eat the memory. */
 static atomic_long_t queued_bytes = ATOMIC_LONG_INIT(0);
 
-/* WIRE-03, D-01: what no packet of any state may carry. */
+/* WIRE-03, WIRE-08, D-01: what no packet of any state may be. */
 bool pool_header_malformed(const struct pool_hdr *h)
 {
-	u16 flags = pool_hdr_flags(h);
+	u16 flags = pool_hdr_flags(h), len = pool_hdr_payload_len(h);
+	u8 type = pool_hdr_type(h);
 
 	return h->reserved0 || h->reserved1 || (flags & (POOL_F_RESERVED | POOL_F_COMPRESSED)) ||
-	       (h->channel && pool_hdr_type(h) != POOL_DATA);
+	       (h->channel && type != POOL_DATA) || ((flags & POOL_F_ENCRYPTED) && len <= POOL_TAG_LEN) ||
+	       (type == POOL_ACK && len);
 }
 
-/* WIRE-08: once keys exist, a payload is sealed and has at least one byte in it. */
+/* WIRE-08: once keys exist, every payload is sealed; only the end of a RESPONSE is. */
 static bool payload_malformed(const struct pool_hdr *h)
 {
 	u16 len = pool_hdr_payload_len(h);
-	u8 type = pool_hdr_type(h);
 
-	if (type == POOL_RESPONSE && len < sizeof(struct pool_response))
+	if (pool_hdr_type(h) == POOL_RESPONSE && len < sizeof(struct pool_response))
 		return true;
-	if (type == POOL_ACK && len)
-		return true;
-	if (pool_hdr_flags(h) & POOL_F_ENCRYPTED)
-		return len <= POOL_TAG_LEN;
-	return len != 0;
+	return len && !(pool_hdr_flags(h) & POOL_F_ENCRYPTED);
 }
 
 static bool window_fresh(const struct pool_window *w, u64 seq)
@@ -127,7 +124,7 @@ static void receive_data(struct pool_session *s, const struct pool_hdr *h, const
 		pool_fragment_receive(s, h, plaintext, len);
 		return;
 	}
-	if (!len) {
+	if (!len || (pool_hdr_flags(h) & POOL_F_LAST_FRAG)) {
 		pool_count(malformed);
 		return;
 	}
@@ -218,12 +215,12 @@ int pool_session_receive(struct pool_session *s, struct pool_hdr *h)
 		pool_count(unexpected_type);
 		return POOL_RX_NEXT;
 	}
-	if (payload_malformed(h)) {
-		pool_count(malformed);
-		return POOL_RX_NEXT;
-	}
 	if (memcmp(h->session_id, s->id, POOL_ID_LEN)) {
 		pool_count(unknown_session);
+		return POOL_RX_NEXT;
+	}
+	if (payload_malformed(h)) {
+		pool_count(malformed);
 		return POOL_RX_NEXT;
 	}
 	if (!pool_keys_verify(&s->keys, h)) {
@@ -265,14 +262,8 @@ int pool_session_receive(struct pool_session *s, struct pool_hdr *h)
 	else if ((flags & POOL_F_REQUIRE_ACK) && type != POOL_ACK && type != POOL_CLOSE)
 		pool_owe_ack(s, false);
 
-	if (type >= POOL_TYPE_FIRST_UNKNOWN) {
-		pool_count(unknown_type);
+	if (!pool_state_takes(s->state, type))
 		return POOL_RX_NEXT;
-	}
-	if (!pool_state_allows(s->state, type)) {
-		pool_count(unexpected_type);
-		return POOL_RX_NEXT;
-	}
 	return act(s, h, (const u8 *)(h + 1), len);
 }
 

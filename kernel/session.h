@@ -50,6 +50,7 @@
 #define POOL_RXQ_MESSAGES	4096		/* DATA-04 */
 #define POOL_RXQ_BYTES		(8 << 20)	/* of one session, our own bound */
 #define POOL_REASSEMBLIES	16		/* FRAG-04 */
+#define POOL_FINISHED		64		/* fragmented messages remembered */
 
 struct pool_conn;
 
@@ -78,6 +79,11 @@ struct pool_reassembly {
 	unsigned long *have;		/* one bit a byte */
 };
 
+struct pool_finished {
+	u32 msg_id;
+	bool discarded;
+};
+
 struct pool_session {
 	struct kref ref;
 	int index;
@@ -103,6 +109,8 @@ struct pool_session {
 	u64 srtt_ns, jitter_ns;
 	struct pool_telemetry peer;	/* what the peer reports of itself */
 	struct pool_reassembly reassembly[POOL_REASSEMBLIES];
+	struct pool_finished finished[POOL_FINISHED];	/* a ring */
+	int finished_next, finished_count;
 
 	u64 rate_bytes, rate_ns;	/* heartbeat work only */
 	u32 throughput_bps;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <linux/bits.h>
+#include "counters.h"
 #include "states.h"
 
 #define KEYED (BIT(POOL_DATA) | BIT(POOL_ACK) | BIT(POOL_HEARTBEAT) | BIT(POOL_REKEY) | \
@@ -19,9 +20,15 @@ static const struct {
 	[POOL_LISTENER]    = { "LISTENER",    BIT(POOL_INIT) | BIT(POOL_RESPONSE) },
 };
 
-bool pool_state_allows(enum pool_state state, u8 type)
+bool pool_state_takes(enum pool_state state, u8 type)
 {
-	return states[state].types & BIT(type);
+	if (states[state].types & BIT(type))
+		return true;
+	if (type >= POOL_TYPE_FIRST_UNKNOWN)
+		pool_count(unknown_type);
+	else
+		pool_count(unexpected_type);
+	return false;
 }
 
 const char *pool_state_name(enum pool_state state)

@@ -17,7 +17,8 @@ enum pool_state {
 	POOL_STATE_COUNT
 };
 
-bool pool_state_allows(enum pool_state state, u8 type);
+/* False has been counted: unexpected_type or unknown_type. */
+bool pool_state_takes(enum pool_state state, u8 type);
 const char *pool_state_name(enum pool_state state);
 
 #endif
