@@ -130,7 +130,8 @@ class Tree:
         self.run_dir = self.features.parent / f"run{self.runs}"
         self.run_dir.mkdir()
         stream = io.StringIO()
-        config = replace(self.config, run_dir=self.run_dir, stream=stream, **changes)  # type: ignore[arg-type]
+        settings = {"run_dir": self.run_dir, "stream": stream, **changes}
+        config = replace(self.config, **settings)  # type: ignore[arg-type]
         result = run(config)
         self.output = stream.getvalue()
         assert load(self.run_dir / "results.json") == result

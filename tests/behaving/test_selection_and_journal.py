@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from conftest import Tree
 from poolproof.behaving import listing, recover
 from poolproof.behaving.selecting import slug
 from poolproof.errors import HarnessError
+from poolproof.reports.text import sanitize
 from poolproof.verdicts import Health, Wire
 
 PAIRINGS = """
@@ -283,3 +285,27 @@ def test_what_steps_print_is_kept_with_the_scenario(tree: Tree, capsys: pytest.C
     result = tree.one('Given it says "hello"\nThen it fails')
     assert result.output == "hello\n"
     assert "hello" not in capsys.readouterr().out
+
+
+def test_progress_on_a_terminal_is_live_and_keeps_only_what_is_bad(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    tree.feature(
+        "a", "Feature: F\n  Scenario: good\n    Given it passes\n  Scenario: bad\n    Given it fails\n"
+    )
+    terminal = Terminal()
+    tree.run(stream=terminal)
+    shown = sanitize(terminal.getvalue())
+    assert "a/good" not in [each.split()[-1] for each in shown.splitlines() if " passed " in each]
+    assert "[2/2] 0:00 1 bad  failed" in shown
+    assert "\x1b[" in terminal.getvalue()
+    monkeypatch.setenv("CI", "1")
+    terminal = Terminal()
+    tree.run(stream=terminal)
+    assert "[1/2] 0:00 0 bad  passed" in sanitize(terminal.getvalue())

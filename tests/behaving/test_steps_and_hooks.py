@@ -95,7 +95,7 @@ def test_a_pending_step_under_wip_is_not_a_pass(tree: Tree) -> None:
 def test_a_scenario_without_steps_is_not_a_pass(tree: Tree) -> None:
     tree.feature("empty", "Feature: F\n  Scenario: s\n")
     (result,) = tree.run().scenarios
-    assert (result.wire, result.reason) == (Wire.INCONCLUSIVE, "the scenario has no steps")
+    assert (result.wire, result.reason) == (Wire.INCONCLUSIVE, "the scenario has no steps of its own")
 
 
 def test_exceptions_that_speak_for_the_device(tree: Tree) -> None:

@@ -232,8 +232,8 @@ class Recorder:
             return _skipped(scenario)
         if self._stopped and any(step.status is not StepStatus.PASSED for step in steps):
             return Wire.INCONCLUSIVE, self._stopped
-        if not steps:
-            return Wire.INCONCLUSIVE, "the scenario has no steps"
+        if not scenario.steps:
+            return Wire.INCONCLUSIVE, "the scenario has no steps of its own"
         unpassed = next((step for step in steps if step.status is not StepStatus.PASSED), None)
         if unpassed is None and (scenario.status is Status.passed or died_after):
             return Wire.PASS, ""
@@ -244,7 +244,8 @@ class Recorder:
 
     def _unrun(self, case: Case) -> ScenarioResult:
         """The result of a scenario that behave never came to."""
-        result = self.blank(case)
+        steps = tuple(self._step(step, StepStatus.SKIPPED) for step in case.scenario.all_steps)
+        result = replace(self.blank(case), steps=steps)
         cause = self._outside.get(id(None))
         container = case.scenario
         while container is not None and cause is None:

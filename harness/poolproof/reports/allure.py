@@ -278,8 +278,8 @@ class _Writer:
     def _attach(
         self, name: str, content: bytes, mime: str, elsewhere: results.Attachment | None = None
     ) -> Attachment:
-        if mime == "text/html":
-            mime = "text/plain"  # a page from a device is shown as its source
+        if "html" in mime or "xml" in mime:
+            mime = "text/plain"  # a page or drawing from a device is shown as its source
         if mime.startswith("text/") or mime == "application/json":
             content = sanitize(content, TEXT_LIMIT).encode()
         if len(content) > self._room:

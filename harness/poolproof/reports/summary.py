@@ -95,7 +95,7 @@ def _requirements(console: Console, rolled: Sequence[RequirementResult]) -> None
     for outcome in Outcome:
         names = [each.requirement.id for each in unmet if each.outcome is outcome]
         if names:
-            _line(console, f"  {outcome}", style(outcome), " ".join(names))
+            _line(console, str(outcome), style(outcome), " ".join(names))
 
 
 def _counted(each: Iterable[str]) -> str:

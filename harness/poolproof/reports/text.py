@@ -12,10 +12,11 @@ import re
 LINE_LIMIT = 2_000
 TEXT_LIMIT = 64 * 1024
 
-# Strings of terminal escapes end at BEL or ST; the bound keeps an unterminated one from swallowing the rest.
+# Strings of terminal escapes end at BEL or ST. The bound keeps an unterminated one from swallowing the rest;
+# that none may contain another's start keeps the time linear.
 _ANSI = re.compile(
     "(?:\x1b\\[|\x9b)[0-?]{0,64}[ -/]{0,8}[@-~]"
-    "|(?:\x1b[\\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]{0,1024}(?:\x07|\x1b\\\\|\x9c)"
+    "|(?:\x1b[\\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x90\x98\x9c-\x9f]{0,1024}(?:\x07|\x1b\\\\|\x9c)"
     "|\x1b[ -/]{0,4}[0-OQ-WYZ\\\\`-~]"
 )
 # Control, format (bidi, zero width, tags), surrogates, line and paragraph separators, XML's non-characters.
@@ -52,7 +53,7 @@ def _middle_cut(raw: bytes, limit: int) -> str:
 
 def _clean(text: str) -> str:
     text = _ANSI.sub("", text)
-    text = re.sub("\r+\n", "\n", text)
+    text = re.sub("(?<!\r)\r+\n", "\n", text)
     return _UNSEEN.sub(_named, text)
 
 
