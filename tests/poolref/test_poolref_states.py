@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The full product of states and types, in the table and in behaviour; every drop reason reached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from poolref_sim import ALL_STATES, EASY, PEER, START, Pair, World, data, deliver, easy_pair, flipped, solve
+from test_poolref_crypto import LOW_ORDER
+from test_poolref_handshake import Steps, challenged, forged_ack, rebuilt, with_challenge, wrong_solution
+
+import poolref
+from poolref import wire
+from poolref.constants import FIRST_UNKNOWN_TYPE, SECOND, Flag, State, Type
+from poolref.counters import COUNTER_NAMES, Counters, DropReason, Outcome, Verdict
+from poolref.events import PuzzlePosed
+from poolref.handshake import ServerHandshake
+from poolref.session import Session
+from poolref.settings import Settings
+from poolref.states import TABLE, Action, Transition, lookup
+from poolref.wire import FragmentHeader, Header
+
+# Section 5 of the specification, word for word.
+_EVERYTHING = "DATA ACK HEARTBEAT REKEY CLOSE CONFIG ROLLBACK DISCOVER JOURNAL INTEGRITY"
+ACCEPTED = {
+    State.IDLE: "INIT RESPONSE",
+    State.INIT_SENT: "CHALLENGE CLOSE",
+    State.CHALLENGED: "ACK CLOSE",
+    State.ESTABLISHED: _EVERYTHING,
+    State.REKEYING: _EVERYTHING,
+    State.CLOSING: "CLOSE ACK",
+}
+NOT_BUILT = "REKEY CONFIG ROLLBACK DISCOVER JOURNAL INTEGRITY"
+PRODUCT = [(state, type) for state in ALL_STATES for type in range(16)]
+
+
+def legal(state: State, type: int) -> bool:
+    return type in [Type[name] for name in ACCEPTED[state].split()]
+
+
+def test_the_table_has_nothing_beyond_the_product() -> None:
+    assert set(TABLE) == {(state, type) for state, type in PRODUCT if legal(state, type)}
+    assert {transition.action for transition in TABLE.values()} == set(Action)
+
+
+@pytest.mark.parametrize(("state", "type"), PRODUCT)
+def test_lookup(state: State, type: int) -> None:
+    found = lookup(state, type)
+    if legal(state, type):
+        assert isinstance(found, Transition)
+        assert found.target in State
+    else:
+        unknown = type >= FIRST_UNKNOWN_TYPE
+        assert found is (DropReason.UNKNOWN_TYPE if unknown else DropReason.UNEXPECTED_TYPE)
+
+
+def plaintext_of(type: int) -> bytes:
+    return bytes(44) if type == Type.HEARTBEAT else b"" if type in (Type.ACK, Type.CLOSE) else b"x"
+
+
+def in_session(sender: Session, type: int) -> bytes:
+    """A packet of any type that is right in everything but perhaps its moment."""
+    if type == Type.RESPONSE:
+        seq = sender.next_seq
+        sender.next_seq += 1
+        header = Header(type, int(Flag.ENCRYPTED), seq, 0, sender.session_id)
+        return sender.keys.sign(header, bytes(64) + sender.keys.seal(seq, bytes(32)))
+    return sender.protect(type, START, plaintext_of(type))
+
+
+@pytest.mark.parametrize("type", range(16))
+@pytest.mark.parametrize("state", [State.ESTABLISHED, State.REKEYING, State.CLOSING])
+def test_behaviour_with_keys(state: State, type: int) -> None:
+    pair = easy_pair()
+    pair.s.state = state
+    outcome = deliver(pair, in_session(pair.c, type))
+    name = "unknown" if type >= FIRST_UNKNOWN_TYPE else Type(type).name
+    expected: Outcome
+    if not legal(state, type):
+        expected = DropReason.UNKNOWN_TYPE if name == "unknown" else DropReason.UNEXPECTED_TYPE
+    elif name in NOT_BUILT.split():
+        expected = DropReason.NOT_IMPLEMENTED
+    else:
+        expected = Verdict.CLOSED if type == Type.CLOSE else Verdict.ACCEPTED
+    assert outcome is expected
+    if isinstance(expected, DropReason):
+        assert pair.s.counters[expected] == 1
+    if expected is not Verdict.CLOSED:
+        assert pair.s.state is state
+        assert pair.s.end is None, "the session survives"
+        pair.s.state = State.ESTABLISHED
+        assert deliver(pair, data(pair.c, b"control", START)) is Verdict.ACCEPTED
+
+
+@pytest.mark.parametrize("type", range(16))
+def test_behaviour_of_the_listener(type: int) -> None:
+    world = World(server_settings=EASY)
+    steps = Steps(world)
+    payloads = {
+        Type.INIT: steps.init[80:],
+        Type.CHALLENGE: bytes(98),
+        Type.RESPONSE: bytes(112),
+        Type.ACK: b"",
+    }
+    packet = wire.build(
+        type, payloads.get(Type(type) if type < 13 else Type.DATA, b"x"), timestamp=world.wall
+    )
+    if type == Type.RESPONSE:
+        packet = steps.response()
+    outcome = steps.server.receive_packet(packet, world.now)
+    if legal(State.IDLE, type):
+        assert outcome is Verdict.ACCEPTED
+        assert (steps.server.session is not None) == (type == Type.RESPONSE)
+        return
+    assert outcome is lookup(State.IDLE, type)
+    assert steps.server.state is State.IDLE
+    assert steps.server.packets_to_send() == []
+    assert steps.server.receive_packet(steps.init, world.now) is Verdict.ACCEPTED
+
+
+@pytest.mark.parametrize("type", range(16))
+@pytest.mark.parametrize("state", [State.INIT_SENT, State.CHALLENGED])
+def test_behaviour_of_the_client(state: State, type: int) -> None:
+    if state is State.INIT_SENT:
+        steps = Steps(World(server_settings=EASY))
+        good = steps.challenge()
+        packets: dict[int, bytes] = {
+            Type.CHALLENGE: good,
+            Type.CLOSE: wire.advisory_close(9, 0),
+            Type.RESPONSE: wire.build(Type.RESPONSE, bytes(112)),
+        }
+        packet = packets.get(type, wire.build(type))
+    else:
+        steps, keys, good = challenged()
+        session_id = good[20:36]
+        packet = keys.protect(Header(type, seq=2**62, session_id=session_id), bytes(112))
+        if type == Type.ACK:
+            packet = good
+        elif type == Type.CLOSE:
+            packet = wire.advisory_close(9, 0)
+    outcome = steps.client.receive_packet(packet, START)
+    if legal(state, type):
+        assert outcome is (Verdict.CLOSED if type == Type.CLOSE else Verdict.ACCEPTED)
+        assert steps.client.state is not state
+        return
+    assert outcome is lookup(state, type)
+    assert steps.client.state is state
+    assert steps.client.receive_packet(good, START) is Verdict.ACCEPTED
+
+
+# -- every reason for which a packet is discarded --------------------------------------------------
+
+NOT_YET = {
+    DropReason.SPOOFED: "raw transport",
+    DropReason.DUPLICATE: "raw transport",
+    DropReason.CONFIG_REJECT: "configuration",
+    DropReason.JOURNAL_FULL: "journal",
+}
+
+
+def at_server(make: Callable[[Steps], bytes]) -> Counters:
+    steps = Steps(World(server_settings=EASY))
+    steps.server.receive_packet(make(steps), START)
+    return steps.world.counters
+
+
+def at_client(make: Callable[[Steps], bytes]) -> Counters:
+    steps = Steps(World(server_settings=EASY))
+    steps.client.receive_packet(make(steps), START)
+    return steps.client.counters
+
+
+def in_pair(make: Callable[[Pair], bytes]) -> Counters:
+    pair = easy_pair()
+    deliver(pair, make(pair))
+    return pair.s.counters
+
+
+def fragment(pair: Pair, msg_id: int, offset: int = 0, total: int = 9) -> bytes:
+    plaintext = FragmentHeader(msg_id, offset, total).pack() + b"x"
+    return pair.c.protect(Type.DATA, START, plaintext, flags=int(Flag.FRAGMENT))
+
+
+def fragment_timeout() -> Counters:
+    pair = easy_pair()
+    deliver(pair, fragment(pair, 1))
+    pair.s.handle_timer(START + 5 * SECOND)
+    return pair.s.counters
+
+
+def fragment_eviction() -> Counters:
+    pair = easy_pair()
+    for msg_id in range(17):
+        deliver(pair, fragment(pair, msg_id))
+    return pair.s.counters
+
+
+def full_queue() -> Counters:
+    pair = easy_pair()
+    for _ in range(4097):
+        deliver(pair, pair.c.protect(Type.DATA, START, b"x"))
+    return pair.s.counters
+
+
+def replayed(pair: Pair) -> bytes:
+    packet = data(pair.c, b"x", START)
+    deliver(pair, packet)
+    return packet
+
+
+def bad_tag(pair: Pair) -> bytes:
+    header = Header(Type.DATA, int(Flag.ENCRYPTED), pair.c.next_seq, 0, pair.c.session_id)
+    return pair.c.keys.sign(header, bytes(40))
+
+
+def unsolved() -> Counters:
+    steps = Steps(World(server_settings=Settings()))
+    steps.server.receive_packet(wrong_solution(steps), START)
+    return steps.world.counters
+
+
+def late_response() -> Counters:
+    steps = Steps(World(server_settings=EASY))
+    response = steps.response()
+    steps.server.receive_packet(response, START + 31 * SECOND)
+    return steps.world.counters
+
+
+def no_slot() -> Counters:
+    world = World(server_settings=EASY)
+    while world.slots.take() is not None:
+        pass
+    steps = Steps(world)
+    steps.server.receive_packet(steps.init, START)
+    return world.counters
+
+
+def no_randomness() -> Counters:
+    world = World(server_settings=EASY)
+    world.responder._rng = lambda size: b""
+    steps = Steps(world)
+    steps.server.receive_packet(steps.init, START)
+    return world.counters
+
+
+REACHED: dict[DropReason, Callable[[], Counters]] = {
+    DropReason.MALFORMED: lambda: in_pair(lambda pair: b"short"),
+    DropReason.VERSION_MISMATCH: lambda: in_pair(lambda pair: wire.build(Type.DATA, version=2)),
+    DropReason.UNKNOWN_SESSION: lambda: in_pair(lambda pair: wire.build(Type.DATA)),
+    DropReason.UNEXPECTED_TYPE: lambda: in_pair(lambda pair: wire.build(Type.INIT, bytes(64))),
+    DropReason.UNKNOWN_TYPE: lambda: in_pair(lambda pair: in_session(pair.c, 0xF)),
+    DropReason.AUTH_FAIL: lambda: in_pair(lambda pair: flipped(data(pair.c, b"x", START))),
+    DropReason.REFLECTED: lambda: in_pair(lambda pair: data(pair.s, b"x", START)),
+    DropReason.REPLAY: lambda: in_pair(replayed),
+    DropReason.DECRYPT_FAIL: lambda: in_pair(bad_tag),
+    DropReason.BAD_ACK: lambda: in_pair(lambda pair: pair.c.protect(Type.ACK, START, ack=1)),
+    DropReason.UNSUBSCRIBED: lambda: in_pair(lambda pair: data(pair.c, b"x", START, channel=1)),
+    DropReason.NOT_IMPLEMENTED: lambda: in_pair(lambda pair: in_session(pair.c, Type.REKEY)),
+    DropReason.OVERLOAD: full_queue,
+    DropReason.FRAG_TIMEOUT: fragment_timeout,
+    DropReason.FRAG_EVICTED: fragment_eviction,
+    DropReason.STALE_INIT: lambda: at_server(lambda steps: wire.build(Type.INIT, bytes(64))),
+    DropReason.BAD_SESSION_ID: lambda: at_server(lambda steps: flipped(steps.response(), 30)),
+    DropReason.STALE_RESPONSE: late_response,
+    DropReason.BAD_PUZZLE: unsolved,
+    DropReason.BAD_PROOF: lambda: at_server(lambda steps: rebuilt(steps, proof=bytes(32))),
+    DropReason.LOW_ORDER_KEY: lambda: at_client(
+        lambda steps: with_challenge(steps, server_pubkey=LOW_ORDER[0])
+    ),
+    DropReason.TOO_DIFFICULT: lambda: at_client(lambda steps: with_challenge(steps, difficulty=25)),
+    DropReason.NO_SLOT: no_slot,
+    DropReason.NO_RANDOMNESS: no_randomness,
+}
+
+
+def test_every_reason_is_reached_or_belongs_to_what_is_not_built() -> None:
+    assert set(REACHED) | set(NOT_YET) == set(DropReason)
+    assert not set(REACHED) & set(NOT_YET)
+    sources = Path(poolref.__file__).parent.glob("*.py")
+    code = "".join(path.read_text() for path in sources)
+    assert "DropReason.MALFORMED" in code, "the control of the search below"
+    for reason in NOT_YET:
+        assert f"DropReason.{reason.name}" not in code, f"{reason} is raised: reach it"
+
+
+@pytest.mark.parametrize("reason", REACHED, ids=str)
+def test_reached(reason: DropReason) -> None:
+    counters = REACHED[reason]()
+    assert counters[reason] == 1
+    discards = {
+        str(other): counters[other] for other in DropReason if counters[other] and other is not reason
+    }
+    assert discards == {}
+
+
+def test_counter_names_are_fixed() -> None:
+    assert set(Counters()) == set(COUNTER_NAMES)
+    assert len(set(COUNTER_NAMES)) == len(COUNTER_NAMES)
+
+
+def test_a_packet_that_is_discarded_on_the_way_in_is_acked_all_the_same() -> None:
+    """Not delivered is not the same as not received."""
+    pair = easy_pair()
+    assert deliver(pair, data(pair.c, b"x", START, channel=9)) is DropReason.UNSUBSCRIBED
+    due = pair.s.next_timer()
+    assert due is not None
+    pair.s.handle_timer(due)
+    assert [wire.parse(packet).type for packet in pair.s.packets_to_send()] == [Type.ACK]
+
+
+def test_a_wrong_ack_of_the_handshake_is_counted_once() -> None:
+    steps, keys, ack = challenged()
+    steps.client.receive_packet(forged_ack(keys, ack, ack=1), START)
+    assert steps.client.counters[DropReason.BAD_ACK] == 1
+
+
+def test_the_server_handshake_can_be_reused_by_nobody() -> None:
+    steps = Steps(World(server_settings=EASY))
+    response = steps.response()
+    server = ServerHandshake(steps.world.responder, PEER, START)
+    assert server.receive_packet(response, START) is Verdict.ACCEPTED
+    assert server.receive_packet(response, START) is DropReason.UNEXPECTED_TYPE
+
+
+def test_the_puzzle_of_the_challenge_is_the_one_posed() -> None:
+    steps = Steps(World(server_settings=EASY))
+    challenge = steps.challenge()
+    steps.client.receive_packet(challenge, START)
+    event = steps.client.next_event()
+    assert isinstance(event, PuzzlePosed)
+    assert event.seed == challenge[80 + 32 : 80 + 64]
+    assert len(solve(event)) == 32
