@@ -5,7 +5,7 @@ chroot "$1" /sbin/ldconfig
 ln -sf gawk "$1/usr/bin/awk"
 printf 'root:*:0:0::/root:/bin/sh\nnobody:*:65534:65534::/nonexistent:/bin/sh\n' > "$1/etc/passwd"
 printf 'root:*:0:\nnogroup:*:65534:\n' > "$1/etc/group"
-mkdir -p "$1/src" "$1/build"
+mkdir "$1/poolproof"
 rm -rf "$1"/usr/share/doc "$1"/usr/share/man "$1"/usr/share/locale "$1"/usr/share/info "$1"/var/cache "$1"/var/lib/apt
 find "$1" -xdev -type f -perm /6000 -exec chmod ug-s {} +
 # One form of module file for every kernel, and the indexes that modprobe reads.

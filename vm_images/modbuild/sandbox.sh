@@ -6,7 +6,7 @@
 #
 # sandbox.sh SCRATCH OUT TREE TOP SUB KDIR BINDS LIMIT_MB [MAKE ARGUMENT...]
 #   SCRATCH  empty directory to mount on          OUT   directory for `modules.tar` and `status`
-#   TREE     root of the build tree, or /         TOP   the source tree to show as /src
+#   TREE     root of the build tree, or /         TOP   the source tree to show as /poolproof
 #   SUB      the module's directory below TOP     KDIR  kernel build directory as seen inside
 #   BINDS    more paths to show read-only, one a line
 # `status` holds the exit status of make; it is missing when the sandbox could not be set up.
@@ -24,9 +24,14 @@ readonly_bind() {  # readonly_bind SOURCE TARGET
     mount -o remount,bind,ro,nosuid,nodev "$2"
 }
 
+tmp() {
+    mount -t tmpfs -o "size=${limit}m,mode=1777,nosuid,nodev" tmp root/tmp
+}
+
 if [ "$tree" = / ]; then
     # The host's own toolchain, without its homes, data and settings.
-    mkdir -p root/etc root/usr root/src root/tmp root/dev root/proc
+    mount -t tmpfs -o size=1m,mode=755 root root
+    mkdir -p root/etc root/usr root/poolproof root/tmp root/dev root/proc
     readonly_bind /usr root/usr
     for link in bin sbin lib lib32 lib64 libx32; do
         if [ -L "/$link" ]; then ln -s "$(readlink "/$link")" "root/$link"; fi
@@ -36,6 +41,7 @@ if [ "$tree" = / ]; then
         if [ -d "/etc/$name" ]; then mkdir "root/etc/$name"; else : > "root/etc/$name"; fi
         readonly_bind "/etc/$name" "root/etc/$name"
     done
+    tmp
     printf '%s\n' "$binds" | while read -r path; do
         case $path in '' | /usr/*) continue ;; esac
         mkdir -p "root$path"
@@ -43,8 +49,8 @@ if [ "$tree" = / ]; then
     done
 else
     readonly_bind "$tree" root
+    tmp
 fi
-mount -t tmpfs -o "size=${limit}m,mode=1777,nosuid,nodev" tmp root/tmp
 mount -t tmpfs -o size=1m,mode=755 dev root/dev
 for node in null zero full random urandom; do
     : > "root/dev/$node"
@@ -55,18 +61,18 @@ mount -t proc -o ro,nosuid,nodev,noexec proc root/proc
 
 mount --rbind "$top" lower
 layers="lowerdir=lower,upperdir=upper,workdir=work"
-mount -t overlay -o "$layers,metacopy=on,nosuid,nodev" src root/src 2> /dev/null ||
-    mount -t overlay -o "$layers,nosuid,nodev" src root/src 2> /dev/null ||
-    mount -t overlay -o "$layers,userxattr,nosuid,nodev" src root/src
+mount -t overlay -o "$layers,metacopy=on,nosuid,nodev" src root/poolproof 2> /dev/null ||
+    mount -t overlay -o "$layers,nosuid,nodev" src root/poolproof 2> /dev/null ||
+    mount -t overlay -o "$layers,userxattr,nosuid,nodev" src root/poolproof
 # The history may hold credentials and is no input of a build.
-if [ -d root/src/.git ]; then mount -t tmpfs -o size=1m,mode=755 git root/src/.git; fi
+if [ -d root/poolproof/.git ]; then mount -t tmpfs -o size=1m,mode=755 git root/poolproof/.git; fi
 # Leftovers of other builds: kbuild makes anew what has no command file, and a stale module is not taken for a result.
-find root/src -xdev \( -name '.*.cmd' -o -name '*.ko' \) -type f -delete
+find root/poolproof -xdev \( -name '.*.cmd' -o -name '*.ko' \) -type f -delete
 
 drop="setpriv --reuid=$nobody --regid=$nobody --clear-groups --inh-caps=-all --bounding-set=-all --no-new-privs"
 if $drop true 2> /dev/null; then
-    find root/src -xdev -exec chown -h "$nobody:$nobody" {} +
-    find root/src -xdev ! -type l -exec chmod u+rwX {} +
+    find root/poolproof -xdev -exec chown -h "$nobody:$nobody" {} +
+    find root/poolproof -xdev ! -type l -exec chmod u+rwX {} +
 else
     # Only one user exists in this user namespace: become it without privileges, in one more.
     drop="unshare --user --map-user=$nobody --map-group=$nobody setpriv --no-new-privs"
@@ -75,6 +81,7 @@ fi
 export drop kdir sub
 result=0
 unshare --mount sh -euc '
+    trap "exit 125" EXIT
     cd root
     mkdir tmp/.host
     pivot_root . tmp/.host
@@ -87,12 +94,14 @@ unshare --mount sh -euc '
     ulimit -p 2000
     # shellcheck disable=SC2086
     exec $drop env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp TMPDIR=/tmp LC_ALL=C SHELL=/bin/sh \
-        make -C "$kdir" M="/src/$sub" "$@" modules
+        make -C "$kdir" M="/poolproof/$sub" "$@" modules
 ' build "$@" || result=$?
+# make itself knows 0, 1 and 2; these are from the lines above it.
+case $result in 125 | 126 | 127) exit 1 ;; esac
 
 # Nothing that the build left running may touch what is collected now.
 trap '' TERM
 kill -KILL -1 2> /dev/null || true
-(cd "root/src/$sub" && find . -xdev -name '*.ko' -type f -print0) > modules.list
-tar --create --file "$out/modules.tar" --directory "root/src/$sub" --null --verbatim-files-from --files-from modules.list
+(cd "root/poolproof/$sub" && find . -xdev -name '*.ko' -type f -print0) > modules.list
+tar --create --file "$out/modules.tar" --directory "root/poolproof/$sub" --null --verbatim-files-from --files-from modules.list
 echo "$result" > "$out/status"

@@ -3,7 +3,8 @@
 
 An entry exists completely or not at all: it is made in a directory of its own, then renamed. Two processes
 that want the same entry build it once: the second waits for the first. Whatever a killed build left behind is
-removed by the next build of the same entry.
+removed by the next build of the same entry. A new entry also removes those of its kind that were not used for a
+month.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from typing import Any
 from ..errors import HarnessError
 
 MANIFEST = "manifest.json"
+_UNUSED_SECONDS = 30 * 86400
 
 
 def content_key(files: Iterable[Path], root: Path, **parameters: object) -> str:
@@ -87,6 +90,7 @@ class Cache:
         entry.
         """
         if found := self.find(kind, key):
+            os.utime(found / MANIFEST)
             return found
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -116,7 +120,18 @@ class Cache:
             except BaseException:
                 _remove(partial)
                 raise
-            return entry
+        self._remove_unused(kind)
+        return entry
+
+    def _remove_unused(self, kind: str) -> None:
+        oldest = time.time() - _UNUSED_SECONDS
+        for manifest in self.root.glob(f"{kind}-*/{MANIFEST}"):
+            key = manifest.parent.name.removeprefix(f"{kind}-")
+            if "-" not in key and manifest.stat().st_mtime < oldest:
+                # Out of sight in one step: nobody sees half an entry.
+                doomed = self.root / f".{kind}-{key}.partial"
+                manifest.parent.rename(doomed)
+                _remove(doomed)
 
 
 def read_manifest(entry: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pwd
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,11 @@ def requirements(*, root: bool | None = None) -> list[Requirement]:
     if not (os.geteuid() == 0 if root is None else root):
         needed.append(_program("newuidmap", "uidmap"))
     return needed
+
+
+def sandbox_requirements() -> list[Requirement]:
+    """What a run without virtual machines needs: namespaces and addresses in them."""
+    return [_program("ip", "iproute2"), _program("unshare", "util-linux"), _program("mount", "mount")]
 
 
 def missing(needed: Iterable[Requirement] | None = None) -> list[str]:
@@ -157,3 +163,18 @@ def require_user_namespaces() -> None:
                 f"{file} gives {user} no subordinate ids, which building the guest image needs",
                 hint=f"run: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}",
             )
+
+
+def main(argv: list[str]) -> int:
+    """`hostsetup test|reference|conformance`: make sure that the host has what a make target needs."""
+    try:
+        needed = requirements() if argv == ["conformance"] else sandbox_requirements()
+        ensure(needed, offline=os.environ.get("OFFLINE") == "1", progress=lambda text: print(f"poolproof: {text}"))
+    except HarnessError as exc:
+        print(f"poolproof: {exc}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

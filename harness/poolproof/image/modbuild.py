@@ -25,6 +25,7 @@ from ..errors import HarnessError
 from .ko import inspect_ko
 from .store import RECIPE, BuildTree
 
+_SHOWN_AS = "/poolproof/"  # where sandbox.sh shows the source tree
 _LOG_CAP = 64 * 2**20
 _MEMORY_MB = 2048
 
@@ -217,4 +218,4 @@ def first_error(log: str) -> str:
 
 def _tidy(line: str) -> str:
     printable = "".join(character if character.isprintable() else "?" for character in line)
-    return printable.replace("/src/", "")[:300]
+    return printable.replace(_SHOWN_AS, "")[:300]
