@@ -82,6 +82,10 @@ def leaks(context):
 def attaches(context, name):
     context.evidence.attach(name, "hello \\x1b[31mred\\x1b[0m", "text/plain")
 
+@step("it uses behave's attach")
+def behave_attach(context):
+    context.attach("text/plain", b"mine")
+
 @step("it skips")
 def skips(context):
     context.scenario.skip("needs a kernel")

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import io
 import json
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -188,7 +191,9 @@ def test_the_journal_is_there_while_the_scenario_runs(tree: Tree) -> None:
     assert [json.loads(each)["event"] for each in seen] == [
         "run_started",
         "scenario_started",
+        "step_started",
         "step_finished",
+        "step_started",
     ]
 
 
@@ -209,6 +214,30 @@ def test_a_killed_run_is_recovered_from_its_journal(pairings: Tree) -> None:
     assert run.exit_status == 2
     with pytest.raises(ValueError, match="no usable journal"):
         recover(pairings.features)
+
+
+def test_a_harness_that_is_killed_leaves_its_journal(tree: Tree) -> None:
+    tree.feature("a", "Feature: F\n  Scenario: s\n    Given it passes\n")
+    tree.feature("b", "Feature: F\n  Scenario: s\n    Given it passes\n    When the harness is killed\n")
+    (tree.features / "steps" / "more.py").write_text(
+        "import os, signal\nfrom behave import step\n@step('the harness is killed')\n"
+        "def kill(context):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    tree.run_dir.mkdir()
+    code = (
+        "import pathlib, sys\nfrom poolproof.behaving import RunConfig, run\n"
+        "run(RunConfig(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])))\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, tree.features, tree.run_dir], capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    run = recover(tree.run_dir)
+    assert [(str(each.wire), each.reason) for each in run.scenarios] == [
+        ("pass", ""),
+        (
+            "inconclusive",
+            "the harness ended in the middle of this scenario (step 'the harness is killed')",
+        ),
+    ]
 
 
 def test_evidence_is_stored_safely_and_belongs_to_its_step(tree: Tree) -> None:
@@ -247,6 +276,11 @@ def test_evidence_is_stored_safely_and_belongs_to_its_step(tree: Tree) -> None:
     )
 
 
+def test_behaves_own_attach_is_evidence_too(tree: Tree) -> None:
+    (attachment,) = tree.one("Given it uses behave's attach").attachments
+    assert (tree.run_dir / attachment.path).read_text() == "mine"
+
+
 def test_evidence_has_an_end(tree: Tree) -> None:
     tree.environment("""
         def after_step(context, step):
@@ -257,9 +291,9 @@ def test_evidence_has_an_end(tree: Tree) -> None:
             context.evidence.finding("leak", "late", health=Health.LEAKED)
     """)
     result = tree.one("Given it passes")
-    assert len(result.attachments) == len(result.findings) == 200
+    assert (len(result.attachments), len(result.findings)) == (200, 50)
     assert result.health is Health.LEAKED
-    assert result.notes[-1] == "901 more attachments, findings or notes left out"
+    assert result.notes[-1] == "1051 more attachments, findings or notes left out"
 
 
 def test_progress_is_plain_lines_when_not_on_a_terminal(tree: Tree) -> None:

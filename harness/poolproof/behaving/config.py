@@ -22,7 +22,8 @@ class RunConfig:
     rerun     the command that repeats this run; ` ONLY=<id>` is appended for a single scenario.
     context   attributes for behave's context, there before before_all runs.
     failures  exceptions that mean the device did wrong, as an AssertionError does.
-    deaths    exceptions that mean the device is gone, as DeviceDied does; an `excerpt` attribute is kept.
+    deaths    exceptions that mean the device is gone, as DeviceDied does: the message says what died and of
+              what, an `excerpt` attribute is kept.
     stream    where progress goes (default: stdout); live only if it is a terminal.
     """
 

@@ -19,7 +19,8 @@ from poolproof.verdicts.results import Attachment, Environment, Finding
 TEXT_CAP = 1 << 20
 BINARY_CAP = 8 << 20
 SCOPE_CAP = 24 << 20  # one scenario's attachments together
-COUNT_CAP = 200  # attachments, findings and notes of one scenario, each
+ATTACHMENT_COUNT, FINDING_COUNT, NOTE_COUNT = 200, 50, 200  # of one scenario
+EXCERPT_CAP = 16 << 10
 
 _SUFFIXES = {
     "text/plain": ".txt",
@@ -80,12 +81,13 @@ class Evidence:
         """Keep `data` (text, bytes, or the file at a path) under `name`.
 
         Text (`text/*`, JSON) is made harmless and cut in the middle beyond 1 MiB; anything else is kept as it
-        is and cut at the end beyond 8 MiB. Raises OSError if the file cannot be read.
+        is and cut at the end beyond 8 MiB, 24 MiB a scenario in all. Raises OSError if the file cannot be
+        read.
         """
         textual = mime.startswith("text/") or mime == "application/json"
         with self._lock:
             scope = self._scope
-            if len(scope.attachments) >= COUNT_CAP:
+            if len(scope.attachments) >= ATTACHMENT_COUNT:
                 scope.left_out += 1
                 return
             room = max(0, min(TEXT_CAP if textual else BINARY_CAP, SCOPE_CAP - scope.stored))
@@ -111,10 +113,11 @@ class Evidence:
         with self._lock:
             scope = self._scope
             scope.worst = worst_health((scope.worst, health))
-            if len(scope.findings) >= COUNT_CAP:
+            if len(scope.findings) >= FINDING_COUNT:
                 scope.left_out += 1
                 return
-            scope.findings.append(Finding(health, line(kind, 60), line(title), sanitize(excerpt), scope.step))
+            shown = sanitize(excerpt, EXCERPT_CAP)
+            scope.findings.append(Finding(health, line(kind, 60), line(title, 400), shown, scope.step))
 
     def healthy(self) -> None:
         """State that the device was examined: without findings its health is `clean`, not `unknown`."""
@@ -123,7 +126,7 @@ class Evidence:
     def note(self, text: str | bytes) -> None:
         """A remark shown with the scenario (what was measured, which keys were used, ...)."""
         with self._lock:
-            if len(self._scope.notes) >= COUNT_CAP:
+            if len(self._scope.notes) >= NOTE_COUNT:
                 self._scope.left_out += 1
                 return
             self._scope.notes.append(sanitize(text, 4096))

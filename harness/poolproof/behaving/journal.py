@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The run as it happens, one JSON object a line, so that a harness that is killed leaves what it knew.
 
-Events: run_started, scenario_started, step_finished, scenario_finished, harness_error, run_finished. A
-scenario_started without its scenario_finished is what the harness died in.
+Events: run_started, scenario_started, step_started, step_finished, scenario_finished, harness_error,
+run_finished. A scenario_started without its scenario_finished is what the harness died in.
 """
 
 from __future__ import annotations
@@ -49,17 +49,19 @@ def recover(run_dir: Path) -> RunResult:
         raise ValueError(f"{run_dir}: no usable journal") from error
     results = {each.id: each for each in run.scenarios}
     faults = list(run.harness_errors)
-    under_way = ""
+    under_way = step = ""
     for event in events:
         if event["event"] == "scenario_started":
-            under_way = event["id"]
+            under_way, step = event["id"], ""
+        elif event["event"] == "step_started":
+            step = f" (step {event['name']!r})"
         elif event["event"] == "scenario_finished":
             result = from_plain(ScenarioResult, event["result"])
             results[result.id], under_way = result, ""
         elif event["event"] == "harness_error":
             faults.append(from_plain(HarnessFault, event["fault"]))
     if under_way:
-        reason = "the harness ended in the middle of this scenario"
+        reason = f"the harness ended in the middle of this scenario{step}"
         results[under_way] = replace(results[under_way], reason=reason)
         faults.append(HarnessFault("run", under_way, reason))
     recovered = replace(

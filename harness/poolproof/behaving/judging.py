@@ -26,6 +26,7 @@ from types import TracebackType
 import behave
 from behave.exception import StepNotImplementedError
 
+from poolproof.errors import HarnessError
 from poolproof.verdicts.axes import DeviceDied, DeviceUntestable, Inconclusive, NotSupported, Wire
 from poolproof.verdicts.results import StepStatus
 
@@ -93,10 +94,9 @@ class Judge:
     def _judge_one(self, error: BaseException) -> Judgement:
         death = next((each for each in _causes(error) if isinstance(each, self._deaths)), None)
         if death is not None:
+            said = f"the device died: {_text(death)}" if isinstance(death, DeviceDied) else _text(death)
             excerpt = str(getattr(death, "excerpt", ""))
-            return Judgement(
-                StepStatus.DIED, Wire.FAIL, f"the device died: {_text(death)}", _trace(error), excerpt
-            )
+            return Judgement(StepStatus.DIED, Wire.FAIL, said, _trace(error), excerpt)
         if isinstance(error, NotSupported):
             return Judgement(StepStatus.NOT_SUPPORTED, Wire.NOT_SUPPORTED, _text(error))
         if isinstance(error, Inconclusive):
@@ -110,9 +110,8 @@ class Judge:
             return Judgement(StepStatus.PENDING, Wire.INCONCLUSIVE, f"pending step: {_text(error)}")
         if isinstance(error, KeyboardInterrupt):
             return Judgement(StepStatus.INCONCLUSIVE, Wire.INCONCLUSIVE, "interrupted")
-        return Judgement(
-            StepStatus.HARNESS_ERROR, Wire.INCONCLUSIVE, f"harness error: {describe(error)}", _trace(error)
-        )
+        said = str(error) if isinstance(error, HarnessError) else describe(error)
+        return Judgement(StepStatus.HARNESS_ERROR, Wire.INCONCLUSIVE, f"harness error: {said}", _trace(error))
 
 
 def describe(error: BaseException) -> str:

@@ -77,6 +77,7 @@ class Recorder:
         opened.raised = None
         opened.step_started_ns = time.time_ns()
         opened.scope.step = self._index(opened, step)
+        self._journal.write("step_started", id=opened.case.id, line=step.line, name=step.name)
 
     def raised(
         self, error: BaseException, where: str, phase: Phase, statement: Any = None, *, tag: str = ""

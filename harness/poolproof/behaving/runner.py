@@ -24,6 +24,7 @@ from behave.runner_util import collect_feature_locations, parse_features
 from behave.step_registry import registry as the_step_registry
 
 from poolproof.behaving.config import RunConfig
+from poolproof.behaving.evidence import Evidence
 from poolproof.behaving.judging import Phase, describe
 from poolproof.behaving.progress import Progress
 from poolproof.behaving.recorder import Recorder
@@ -129,7 +130,7 @@ class FeatureRunner(behave_runner.Runner):  # type: ignore[misc]  # behave has n
         root._set_root_attribute("on_cleanup_error", self._cleanup_failed)
         for name, value in self._run_config.context.items():
             root._set_root_attribute(name, value)
-        self.formatters = [_Ends(self._recorder)]
+        self.formatters = [_Ends(self._recorder, root.evidence)]
         self.run_hook("before_all")
         for feature in self.features:
             if not self.aborted:
@@ -268,10 +269,15 @@ class FeatureRunner(behave_runner.Runner):  # type: ignore[misc]  # behave has n
 
 
 class _Ends:
-    """behave's formatter interface, of which only the ends of steps are not known from elsewhere."""
+    """behave's formatter interface, of which only ends of steps and context.attach() are of interest."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, evidence: Evidence) -> None:
         self.result = recorder.step_finished
+        self._evidence = evidence
+
+    def embedding(self, mime_type: str, data: str | bytes) -> None:
+        """A step called behave's own context.attach()."""
+        self._evidence.attach("attachment", data, mime_type)
 
     def _ignore(self, *_: object) -> None:
         """An event that the runner sees itself."""

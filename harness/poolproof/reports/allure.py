@@ -11,7 +11,7 @@ import csv
 import io
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,9 @@ from poolproof.verdicts.requirements import Level, Requirement
 from poolproof.verdicts.results import Finding, RunResult, ScenarioResult, StepResult, StepStatus
 
 BINARY_LIMIT = 1 << 20
-TOTAL_LIMIT = 8 << 20  # all attachments together; base64 in the page makes a third more of it
+TOTAL_LIMIT = 6 << 20  # all attachments together; base64 in the page makes a third more of it
+MESSAGE_LIMIT, TRACE_LIMIT = 8 << 10, 8 << 10
+FINDINGS_SHOWN = 12  # of one scenario; all are in results.json
 
 _STEP = {
     StepStatus.PASSED: Status.PASSED,
@@ -90,14 +92,15 @@ class _Writer:
     # -- scenarios
 
     def scenario(self, scenario: ScenarioResult) -> None:
-        steps = [self._step(index, step, scenario) for index, step in enumerate(scenario.steps)]
-        steps.extend(self._finding(each, scenario) for each in scenario.findings if each.step is None)
+        findings = scenario.findings[:FINDINGS_SHOWN]
+        steps = [self._step(index, step, scenario, findings) for index, step in enumerate(scenario.steps)]
+        steps.extend(self._finding(each, scenario) for each in findings if each.step is None)
         attachments = [self._evidence(each) for each in scenario.attachments if each.step is None]
         for name, text in (("notes", "\n".join(scenario.notes)), ("output of the steps", scenario.output)):
             if text:
                 attachments.append(self._attach(name, text.encode(), "text/plain"))
         verdict = status(scenario)
-        trouble = StatusDetails(message=explain(scenario), trace=scenario.trace or None)
+        trouble = _details(explain(scenario), scenario.trace)
         self._logger.report_result(
             TestResult(
                 uuid=self._uuid(scenario.id),
@@ -120,8 +123,10 @@ class _Writer:
             )
         )
 
-    def _step(self, index: int, step: StepResult, scenario: ScenarioResult) -> TestStepResult:
-        inner = [self._finding(each, scenario) for each in scenario.findings if each.step == index]
+    def _step(
+        self, index: int, step: StepResult, scenario: ScenarioResult, findings: Sequence[Finding]
+    ) -> TestStepResult:
+        inner = [self._finding(each, scenario) for each in findings if each.step == index]
         attachments = []
         if step.table:
             buffer = io.StringIO()
@@ -130,7 +135,7 @@ class _Writer:
         if step.text:
             attachments.append(self._attach("text", step.text.encode(), "text/plain"))
         attachments.extend(self._evidence(each) for each in scenario.attachments if each.step == index)
-        details = StatusDetails(message=step.reason, trace=step.trace or None) if step.reason else None
+        details = _details(step.reason, step.trace) if step.reason else None
         # A step that Allure shows green must not hide a finding that turned the scenario red.
         verdict = _STEP[step.status]
         if verdict is Status.PASSED and any(each.status == Status.FAILED.value for each in inner):
@@ -229,7 +234,7 @@ class _Writer:
                 name=trouble.name,
                 titlePath=["run", "outside of scenarios"],
                 status=trouble.status.value,
-                statusDetails=StatusDetails(message=trouble.message, trace=trouble.detail or None),
+                statusDetails=_details(trouble.message, trouble.detail),
                 stage="finished",
                 labels=[Label(name=str(name), value=value) for name, value in labels],
                 start=start,
@@ -294,6 +299,12 @@ class _Writer:
 
     def _uuid(self, identity: str) -> str:
         return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self._run.started_ns}/{identity}"))
+
+
+def _details(message: str, trace: str) -> StatusDetails:
+    return StatusDetails(
+        message=sanitize(message, MESSAGE_LIMIT), trace=sanitize(trace, TRACE_LIMIT) if trace else None
+    )
 
 
 def _elsewhere(evidence: results.Attachment) -> bytes:
