@@ -30,7 +30,7 @@ $python -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     fail "$($python --version) is too old: Python 3.11 is needed (Debian 12, Ubuntu 24.04 or later)"
 
 # libvirt's Python binding comes from the distribution: it has to match the libvirt library.
-PYTHONPATH=harness $python -m poolproof.image.hostsetup --for "$purpose"
+PYTHONPATH=harness $python -m poolproof.image.hostsetup "$purpose"
 
 stamp=$(cat pyproject.toml "$0" | sha256sum | cut -c1-16)
 case $purpose in

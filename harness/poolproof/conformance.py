@@ -12,7 +12,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,16 +22,16 @@ from poolproof.behaving import RunConfig
 from poolproof.devices.base import DeviceError, ModuleOutcome
 from poolproof.devices.puppet_stream import PuppetError
 from poolproof.errors import HarnessError
-from poolproof.image.hostsetup import require
+from poolproof.image import hostsetup
 from poolproof.image.store import GuestImage, ImageStore
 from poolproof.lab import sandbox
 from poolproof.settings import PROJECT, Settings
+from poolproof.verdicts import gate, requirements, results
 from poolproof.verdicts.results import Environment
 from poolref.errors import PoolError
 
 FEATURES = PROJECT / "features"
 SHIPPED = PROJECT / "kernel"
-HARNESS_FAILED = 2
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Job:
     run_dir: Path
     image: GuestImage | None
     module: ModuleOutcome | None
+    command: str
 
     def save(self, path: Path) -> None:
         path.write_text(
@@ -51,6 +52,7 @@ class Job:
                     "run_dir": str(self.run_dir),
                     "image": _plain(self.image),
                     "module": _plain(self.module),
+                    "command": self.command,
                 }
             )
         )
@@ -64,6 +66,7 @@ class Job:
             Path(data["run_dir"]),
             GuestImage(**_paths(image, "vmlinux", "bzimage", "initramfs", "rootfs")) if image else None,
             ModuleOutcome(**_paths(module, "ko", "log")) if module else None,
+            data["command"],
         )
 
 
@@ -82,7 +85,8 @@ def _paths(values: dict[str, Any], *names: str) -> dict[str, Any]:
 
 def run(settings: Settings) -> int:
     """The whole run; returns the exit status. Raises HarnessError when it cannot be carried out."""
-    require("reference" if settings.device == "reference" else "conformance", offline=settings.offline)
+    needed = hostsetup.sandbox_requirements() if settings.device == "reference" else hostsetup.requirements()
+    hostsetup.ensure(needed, offline=settings.offline, progress=_progress)
     behaving.listing(
         _run_config(settings, Path(os.devnull))
     )  # a bad selection is said before anything is built
@@ -92,7 +96,7 @@ def run(settings: Settings) -> int:
         print(f"poolproof: seed {settings.seed}, run {run_dir.name}", flush=True)
         image, module = _prepare(settings, run_dir)
         job = run_dir / "job.json"
-        Job(settings, run_dir, image, module).save(job)
+        Job(settings, run_dir, image, module, shlex.join(["poolproof", *sys.argv[1:]])).save(job)
         status = sandbox.enter([sys.executable, "-m", "poolproof.cli", "inside-sandbox", str(job)])
         job.unlink(missing_ok=True)
         return _report(settings, run_dir, status)
@@ -133,16 +137,20 @@ def _only_run(report_dir: Path) -> Iterator[None]:
 
 def _report(settings: Settings, run_dir: Path, status: int) -> int:
     """Write every view of the results; the exit status is the results' own."""
-    result = behaving.recover(run_dir)
-    if result is None:
+    try:
+        saved = run_dir / behaving.RESULTS
+        result = results.load(saved) if saved.exists() else behaving.recover(run_dir)
+    except ValueError as exc:
         raise HarnessError(
-            f"the run ended with status {status} before any scenario",
-            hint=f"what there is of it lies in {run_dir}",
-        )
-    reports.write_all(result, run_dir, offline=settings.offline, cache=settings.cache)
-    if status == HARNESS_FAILED and not result.harness_errors:
-        return status
-    return result.exit_status
+            f"the run ended with status {status} before any scenario", hint=f"what there is lies in {run_dir}"
+        ) from exc
+    if not saved.exists():
+        results.save(result, saved)
+    ledger = requirements.load(PROJECT / "spec" / "requirements.toml")
+    renderer = reports.renderer(settings.cache, offline=settings.offline, progress=_progress)
+    written = reports.write_all(result, run_dir, ledger=ledger, spec_dir=PROJECT / "spec", renderer=renderer)
+    reports.show_summary(result, written, ledger=ledger)
+    return gate.exit_status(result, bisect=settings.bisect)
 
 
 def list_scenarios(settings: Settings) -> int:
@@ -153,10 +161,12 @@ def list_scenarios(settings: Settings) -> int:
 
 def prefetch(settings: Settings) -> int:
     """Everything an offline run needs, into the cache."""
-    require("conformance", offline=False)
+    hostsetup.ensure(progress=_progress)
     store = ImageStore(settings.cache, progress=_progress)
     store.prefetch([settings.kernel])
-    reports.prefetch(settings.cache)
+    page = reports.renderer(settings.cache, progress=_progress)
+    if isinstance(page, reports.CannotRender):
+        print(f"poolproof: reports will have no HTML page: {page}")
     print(f"poolproof: ready for OFFLINE=1, cache in {settings.cache}")
     return 0
 
@@ -177,10 +187,10 @@ def run_inside(job_path: str) -> int:
     sandbox.prepare()
     job = Job.load(Path(job_path))
     with _device(job) as device:
-        environment = Environment(seed=job.settings.seed)
-        config = _run_config(
-            job.settings, job.run_dir, environment, {"device": device, "seed": job.settings.seed}
-        )
+        environment = replace(Environment(seed=job.settings.seed), **device.describe())
+        context = {"device": device, "seed": job.settings.seed}
+        config = _run_config(job.settings, job.run_dir)
+        config = replace(config, environment=environment, command=job.command, context=context)
         result = behaving.run(config)
     return result.exit_status
 
@@ -204,7 +214,13 @@ def _device(job: Job) -> Iterator[Any]:
         raise HarnessError("the job names no image or module", hint="start runs with `poolproof conformance`")
     modules = {MODULE: job.module.ko} if job.module.ko else {}
     started = time.monotonic()
-    config = LabConfig(job.image, job.run_dir, job.settings.cache, job.settings.seed, modules)
+    config = LabConfig(
+        image=job.image,
+        run_dir=job.run_dir,
+        cache=job.settings.cache,
+        seed=job.settings.seed,
+        modules=modules,
+    )
     with Lab(config) as lab:
         _progress(f"pair up after {time.monotonic() - started:.1f} s ({lab.accelerator.name})")
         device = KernelDevice(lab, job.module, job.run_dir, job.image.release)
@@ -214,26 +230,18 @@ def _device(job: Job) -> Iterator[Any]:
             device.stop()
 
 
-def _run_config(
-    settings: Settings,
-    run_dir: Path,
-    environment: Environment | None = None,
-    context: dict[str, object] | None = None,
-) -> RunConfig:
+def _run_config(settings: Settings, run_dir: Path) -> RunConfig:
     from poolproof.lab.agent import GuestDied
 
     return RunConfig(
         features=FEATURES,
         run_dir=run_dir,
-        environment=environment or Environment(),
         tool_version=version("poolproof"),
         spec_id=_spec_id(),
-        command=shlex.join(["poolproof", *sys.argv[1:]]),
         rerun=f"make conformance {settings.rerun_variables()}",
         tags=_tags(settings),
         only=[settings.only] if settings.only else (),
         bisect=settings.bisect,
-        context=context or {},
         failures=(PuppetError, DeviceError, PoolError),
         deaths=(GuestDied,),
     )

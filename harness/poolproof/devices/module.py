@@ -9,7 +9,8 @@ from pathlib import Path
 
 from poolproof.devices.base import ModuleOutcome
 from poolproof.errors import HarnessError
-from poolproof.image.modbuild import BuildFailure, build_module, inspect_ko
+from poolproof.image.ko import inspect_ko
+from poolproof.image.modbuild import BuildFailure, build_module
 from poolproof.image.store import BuildTree, GuestImage, ImageStore
 from poolproof.settings import Settings
 

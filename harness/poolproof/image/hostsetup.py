@@ -169,7 +169,8 @@ def main(argv: list[str]) -> int:
     """`hostsetup test|reference|conformance`: make sure that the host has what a make target needs."""
     try:
         needed = requirements() if argv == ["conformance"] else sandbox_requirements()
-        ensure(needed, offline=os.environ.get("OFFLINE") == "1", progress=lambda text: print(f"poolproof: {text}"))
+        offline = os.environ.get("OFFLINE") == "1"
+        ensure(needed, offline=offline, progress=lambda text: print(f"poolproof: {text}", flush=True))
     except HarnessError as exc:
         print(f"poolproof: {exc}", file=sys.stderr)
         return 2
