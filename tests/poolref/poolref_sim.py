@@ -170,7 +170,7 @@ class Pair:
 
 def data(session: Session, message: bytes, now: int, **fields: int) -> bytes:
     """A DATA packet of ``session``, not queued."""
-    return session.protect(Type.DATA, now, message, flags=int(Flag.REQUIRE_ACK), **fields)  # type: ignore[arg-type]
+    return session.protect(Type.DATA, now, message, flags=int(Flag.REQUIRE_ACK), **fields)
 
 
 def flipped(packet: bytes, offset: int = HMAC_OFFSET, bit: int = 1) -> bytes:

@@ -10,7 +10,7 @@ import hmac
 from collections.abc import Callable
 
 import pytest
-from poolref_sim import PEER, START, Pair, World, flipped, seeded, solve
+from poolref_sim import EASY, PEER, START, Pair, World, flipped, seeded, solve
 from test_poolref_crypto import LOW_ORDER, rfc5869
 
 from poolref import crypto, wire
@@ -32,10 +32,10 @@ def take(endpoint: ClientHandshake | ServerHandshake) -> bytes:
 
 
 class Steps:
-    """One handshake, packet by packet, up to the RESPONSE."""
+    """One handshake, packet by packet, up to the RESPONSE; an easy puzzle unless the world says otherwise."""
 
     def __init__(self, world: World | None = None) -> None:
-        self.world = world or World()
+        self.world = world or World(server_settings=EASY)
         self.client = self.world.client_handshake()
         self.server = ServerHandshake(self.world.responder, PEER, self.world.now)
         self.init = take(self.client)
@@ -89,7 +89,7 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
 
 def test_packets_of_the_handshake_from_their_definition() -> None:
     """RESPONSE and ACK recomputed without the reference's own protection code."""
-    steps = Steps()
+    steps = Steps(World())
     init = Init.unpack(steps.init[80:])
     challenge_packet = steps.challenge()
     challenge, session_id = Challenge.unpack(challenge_packet[80:]), challenge_packet[20:36]
@@ -276,7 +276,7 @@ def wrong_solution(steps: Steps) -> bytes:
     ],
 )
 def test_a_response_that_fails(make: Callable[[Steps], bytes], reason: DropReason | None) -> None:
-    steps = Steps()
+    steps = Steps(World())
     outcome = steps.server.receive_packet(make(steps), steps.world.now)
     if reason is None:
         assert outcome is Verdict.ACCEPTED

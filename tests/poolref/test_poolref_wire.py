@@ -73,7 +73,7 @@ def test_field_table_is_the_layout_of_the_specification() -> None:
 
 def test_each_header_field_lands_at_its_offset() -> None:
     """Independently of struct: set one field, look at the bytes."""
-    values = {
+    values: dict[str, int | bytes] = {
         "flags": 0x0102,
         "seq": 0x0102030405060708,
         "ack": 0x1112131415161718,
