@@ -7,7 +7,6 @@ None of them decides anything; if one cannot be made, the results and the exit s
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,14 +14,12 @@ from pathlib import Path
 from typing import TextIO
 
 from poolproof.errors import HarnessError
-from poolproof.reports import allure, junit, ktap, matrix, summary
+from poolproof.reports import allure, documents, junit, ktap, matrix, summary
 from poolproof.reports.render import CannotRender, Renderer, prepare
 from poolproof.verdicts.requirements import Ledger, roll_up
 from poolproof.verdicts.results import RunResult
 
 __all__ = ["CannotRender", "Renderer", "Written", "new_run_dir", "renderer", "show_summary", "write_all"]
-
-_SPEC_DOCUMENTS = "*.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +76,8 @@ def write_all(
 ) -> Written:
     """Write every view of `run` into `run_dir` and let `latest` (beside `runs/`) point there.
 
-    `spec_dir` holds the documents that requirements link to; they are copied. Raises HarnessError if the
-    directory cannot be written at all.
+    `spec_dir` holds the documents that requirements link to; they become pages beside the report. Raises
+    HarnessError if the directory cannot be written at all.
     """
     paths = {name: run_dir / name for name in ("junit.xml", "results.ktap", "requirements.csv")}
     results = run_dir / "allure-results"
@@ -90,7 +87,7 @@ def write_all(
         junit.write(run, paths["junit.xml"])
         ktap.write(run, paths["results.ktap"])
         matrix.write(roll_up(ledger, run), paths["requirements.csv"])
-        _copy_documents(spec_dir, run_dir / "spec")
+        documents.write(spec_dir, run_dir / "spec")
         allure.write(run, run_dir, results, allure.Labelled(ledger.requirements))
         try:
             if isinstance(renderer, CannotRender):
@@ -116,12 +113,6 @@ def write_all(
 def show_summary(run: RunResult, written: Written, *, ledger: Ledger, stream: TextIO | None = None) -> None:
     """Print the end of a run; the report's path is the last line."""
     summary.show(run, roll_up(ledger, run), written.report, missing=written.missing, stream=stream)
-
-
-def _copy_documents(source: Path, target: Path) -> None:
-    target.mkdir(exist_ok=True)
-    for document in source.glob(_SPEC_DOCUMENTS):
-        shutil.copy(document, target)
 
 
 def _publish(run_dir: Path) -> Path:

@@ -31,6 +31,7 @@ from allure_commons.model2 import (
 )
 from allure_commons.types import LabelType, LinkType, Severity
 
+from poolproof.reports import documents
 from poolproof.reports.facts import facts
 from poolproof.reports.text import TEXT_LIMIT, line, sanitize
 from poolproof.reports.wording import Outside, Status, describe, explain, outside, status
@@ -200,7 +201,7 @@ class _Writer:
         return [
             Link(
                 type=LinkType.LINK,
-                url=f"{self._labelled.spec}/{each.section}",
+                url=f"{self._labelled.spec}/{documents.link(each.section)}",
                 name=f"{each.id} {each.section}",
             )
             for each in self._known(scenario)
