@@ -57,7 +57,7 @@ for node in null zero full random urandom; do
     mount --bind "/dev/$node" "root/dev/$node"
 done
 ln -s /proc/self/fd root/dev/fd
-mount -t proc -o ro,nosuid,nodev,noexec proc root/proc
+mount -t proc -o nosuid,nodev,noexec proc root/proc
 
 mount --rbind "$top" lower
 layers="lowerdir=lower,upperdir=upper,workdir=work"
@@ -71,6 +71,7 @@ find root/poolproof -xdev \( -name '.*.cmd' -o -name '*.ko' \) -type f -delete
 
 drop="setpriv --reuid=$nobody --regid=$nobody --clear-groups --inh-caps=-all --bounding-set=-all --no-new-privs"
 if $drop true 2> /dev/null; then
+    mount -o remount,bind,ro root/proc
     find root/poolproof -xdev -exec chown -h "$nobody:$nobody" {} +
     find root/poolproof -xdev ! -type l -exec chmod u+rwX {} +
 else
@@ -96,8 +97,8 @@ unshare --mount sh -euc '
     exec $drop env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp TMPDIR=/tmp LC_ALL=C SHELL=/bin/sh \
         make -C "$kdir" M="/poolproof/$sub" "$@" modules
 ' build "$@" || result=$?
-# make itself knows 0, 1 and 2; these are from the lines above it.
-case $result in 125 | 126 | 127) exit 1 ;; esac
+# make ends with 0 or 2 (or by a signal); these are from the lines above it.
+case $result in 1 | 125 | 126 | 127) exit 1 ;; esac
 
 # Nothing that the build left running may touch what is collected now.
 trap '' TERM

@@ -3,8 +3,8 @@
 
 An entry exists completely or not at all: it is made in a directory of its own, then renamed. Two processes
 that want the same entry build it once: the second waits for the first. Whatever a killed build left behind is
-removed by the next build of the same entry. A new entry also removes those of its kind that were not used for a
-month.
+removed by the next build of the same entry. A new entry also removes those of its kind that nobody used for
+a month.
 """
 
 from __future__ import annotations
