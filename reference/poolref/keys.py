@@ -36,6 +36,18 @@ class Keys:
         self._prefix = bytes(self.hmac_key[:NONCE_PREFIX_SIZE])
         self._nonce = _NONCE[dialect.nonce_seq_order]
 
+    @classmethod
+    def from_log(cls, entry: KeylogEntry, *, dialect: Dialect = SPEC) -> Keys:
+        """The keys that a key log tells of: they verify, open and seal, but know no ``shared`` to go on from."""
+        keys = cls.__new__(cls)
+        keys.epoch = entry.epoch
+        keys.shared, keys.seq_key = bytearray(), bytearray()
+        keys.session_key, keys.hmac_key = bytearray(entry.session_key), bytearray(entry.hmac_key)
+        keys._aead = crypto.ChaCha20Poly1305(keys.session_key)
+        keys._prefix = bytes(keys.hmac_key[:NONCE_PREFIX_SIZE])
+        keys._nonce = _NONCE[dialect.nonce_seq_order]
+        return keys
+
     @property
     def usable(self) -> bool:
         """False once erased."""

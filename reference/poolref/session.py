@@ -28,12 +28,16 @@ from .states import Action, lookup
 from .telemetry import RoundTrip
 from .wire import FragmentHeader, Header, Telemetry
 
+# Plain ints: comparing with members of an enumeration costs several times as much, for every packet.
+_DATA = int(Type.DATA)
+_RESPONSE = int(Type.RESPONSE)
+_CHALLENGE = int(Type.CHALLENGE)
 _ENCRYPTED = int(Flag.ENCRYPTED)
 _REQUIRE_ACK = int(Flag.REQUIRE_ACK)
 _FRAGMENT = int(Flag.FRAGMENT)
 _LAST_FRAG = int(Flag.LAST_FRAG)
 _U32 = (1 << 32) - 1
-_ANSWERED_OTHERWISE = (Type.ACK, Type.HEARTBEAT)  # an ACK never is, a heartbeat at once
+_ANSWERED_OTHERWISE = (int(Type.ACK), int(Type.HEARTBEAT))  # an ACK never is, a heartbeat at once
 _SEALED_PROOF = wire.offset_of("response", "sealed_proof")
 
 
@@ -184,7 +188,7 @@ class Session(Endpoint):
             return reason
         if self.end is not None:
             return DropReason.UNKNOWN_SESSION
-        if header.type <= Type.CHALLENGE:
+        if header.type <= _CHALLENGE:
             return DropReason.UNEXPECTED_TYPE
         if header.session_id != self.session_id:
             return DropReason.UNKNOWN_SESSION
@@ -198,9 +202,9 @@ class Session(Endpoint):
             return DropReason.REFLECTED
         if not self.window.fresh(seq):
             return DropReason.REPLAY
-        if self.inbox.full and header.type == Type.DATA:
+        if self.inbox.full and header.type == _DATA:
             return DropReason.OVERLOAD
-        sealed_from = c.HEADER_SIZE + (_SEALED_PROOF if header.type == Type.RESPONSE else 0)
+        sealed_from = c.HEADER_SIZE + (_SEALED_PROOF if header.type == _RESPONSE else 0)
         plaintext = self.keys.open(seq, memoryview(packet)[sealed_from:])
         if plaintext is None:
             self._close(now, "protection", ErrorCode.DECRYPT_FAIL)

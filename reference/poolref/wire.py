@@ -154,8 +154,12 @@ def build(type: int, payload: bytes = b"", **fields: int | bytes) -> bytes:
     return header.pack() + payload
 
 
+# Plain ints: comparing with members of an enumeration costs several times as much, for every packet.
 _FORBIDDEN_FLAGS: Final = int(c.RESERVED_FLAGS | Flag.COMPRESSED)
 _ENCRYPTED: Final = int(Flag.ENCRYPTED)
+_DATA: Final = int(Type.DATA)
+_ACK: Final = int(Type.ACK)
+_RESPONSE_TYPE: Final = int(Type.RESPONSE)
 
 
 def check(header: Header, version: int = c.VERSION) -> DropReason | None:
@@ -164,13 +168,13 @@ def check(header: Header, version: int = c.VERSION) -> DropReason | None:
         return DropReason.VERSION_MISMATCH
     if header.reserved0 or header.reserved1 or header.flags & _FORBIDDEN_FLAGS:
         return DropReason.MALFORMED
-    if header.channel and header.type != Type.DATA:
+    if header.channel and header.type != _DATA:
         return DropReason.MALFORMED
     if header.flags & _ENCRYPTED and header.payload_len <= c.TAG_SIZE:
         return DropReason.MALFORMED
-    if header.type == Type.ACK and header.payload_len:
+    if header.type == _ACK and header.payload_len:
         return DropReason.MALFORMED
-    if header.type == Type.RESPONSE and header.payload_len < c.RESPONSE_SIZE:
+    if header.type == _RESPONSE_TYPE and header.payload_len < c.RESPONSE_SIZE:
         return DropReason.MALFORMED
     return None
 
