@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import secrets
+import shlex
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ class Settings:
             ("KERNEL_BUILD", self.kernel_build),
             ("SEED", self.seed),
         ]
-        return " ".join(f"{name}={value}" for name, value in pairs if value is not None)
+        return " ".join(f"{name}={shlex.quote(str(value))}" for name, value in pairs if value is not None)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -38,7 +38,7 @@ class Keys:
 
     @classmethod
     def from_log(cls, entry: KeylogEntry, *, dialect: Dialect = SPEC) -> Keys:
-        """The keys that a key log tells of: they verify, open and seal, but know no ``shared`` to go on from."""
+        """Keys out of a key log: they verify, open and seal, but have no ``shared`` to go on from."""
         keys = cls.__new__(cls)
         keys.epoch = entry.epoch
         keys.shared, keys.seq_key = bytearray(), bytearray()

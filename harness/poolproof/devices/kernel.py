@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from poolproof.devices.base import IPV6, Attachment, DeviceError, Finding, HealthReport, ModuleOutcome
-from poolproof.devices.reference import ReferenceEndpoint, ReferenceHost
+from poolproof.devices.reference import ADDRESSES, ReferenceEndpoint, ReferenceHost
 from poolproof.errors import HarnessError
 from poolproof.lab.agent import AgentError, AgentTimeout, ConnectionLost, GuestDied
 from poolproof.lab.guest import Guest
 from poolproof.lab.lab import Lab
+from poolproof.lab.transcript import transcript
 from poolproof.verdicts import DeviceUntestable
 from poolref.tools.kernel_abi import DEFAULT_PORT, MAX_MESSAGE, SessionInfo
 
@@ -22,6 +23,7 @@ LOAD_TIMEOUT_S = 30.0
 UNLOAD_TIMEOUT_S = 30.0
 # Longer than any wait that protocol.md grants an ioctl (connect: 10 + 10 + 25 + 30 s).
 CALL_TIMEOUT_S = 80.0
+_NAMES = {address: name for name, pair in ADDRESSES.items() for address in pair}
 _PROC_FILES = ("status", "sessions", "details", "counters")
 
 
@@ -244,7 +246,11 @@ class KernelDevice:
         data = path.read_bytes()
         path.unlink()
         note = f" ({missed} frames missed)" if missed else ""
-        attachments = [Attachment(f"wire{note}", data, "application/x-pcapng")]
+        text = transcript(self.lab.wire.frames(self._frames), self.keylog, _NAMES)
+        attachments = [
+            Attachment("packets on the wire", text),
+            Attachment(f"wire{note}", data, "application/x-pcapng"),
+        ]
         if keys:
             attachments.append(Attachment("keylog", keys))
         return attachments
