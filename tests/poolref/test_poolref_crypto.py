@@ -290,3 +290,13 @@ def test_build_makes_any_packet() -> None:
         3,
     )
     assert wire.parse(wire.build(0, b"abc", payload_len=3)).payload_len == 3
+
+
+def test_logged_keys_verify_and_open_but_hold_no_secret_to_go_on_from() -> None:
+    keys = Keys(seeded(12)(32))
+    packet = keys.protect(Header(Type.DATA, seq=9), b"plain")
+    logged = Keys.from_log(keys.log_entry(bytes(16)))
+    assert logged.authentic(packet)
+    assert logged.open(9, packet[80:]) == b"plain"
+    assert logged.protect(Header(Type.DATA, seq=9), b"plain") == packet
+    assert not logged.shared
