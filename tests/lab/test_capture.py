@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from poolproof.lab.capture import SECRETS_POOL, FrameLog, write_pcapng
 from poolproof.lab.frames import Frame
 
@@ -19,7 +20,8 @@ TIME = 1_795_499_315_716_000_123
 
 
 def frame(number: int, **changes: object) -> Frame:
-    values = {"data": bytes([number % 256]) * (60 + number % 5), "port": PORTS[number % 3], "time_ns": TIME + number}
+    data = bytes([number % 256]) * (60 + number % 5)
+    values = {"data": data, "port": PORTS[number % 3], "time_ns": TIME + number}
     return Frame(**{**values, **changes})  # type: ignore[arg-type]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from poolproof.lab import console as console_module
 from poolproof.lab.console import Console, scan
 
@@ -74,7 +75,7 @@ KASAN = """\
 
 QUIET = """\
 [    0.000000] Linux version 6.1.0-56-cloud-amd64 (debian-kernel@lists.debian.org)
-[    0.100000] Spectre V2 : WARNING: Unprivileged eBPF is enabled with eIBRS on, data leaks possible via Spectre v2
+[    0.100000] Spectre V2 : WARNING: eBPF is enabled with eIBRS on, leaks possible via Spectre v2
 [    4.000000] pool: loading out-of-tree module taints kernel.
 [    4.000001] pool: module verification failed: signature and/or required key missing - tainting kernel
 [    4.100000] pool: BUG report welcome, panic not needed; WARNING level 0
@@ -233,7 +234,9 @@ def test_a_flood_is_read_but_not_kept(
     assert console.dropped > 0
 
 
-def test_the_next_boot_connects_again_and_is_expected(wired: tuple[Console, socket.socket], tmp_path: Path) -> None:
+def test_the_next_boot_connects_again_and_is_expected(
+    wired: tuple[Console, socket.socket], tmp_path: Path
+) -> None:
     console, guest = wired
     guest.sendall(b"[    0.0] Linux version 6.1.0\nfirst\n")
     console.wait_for("first")

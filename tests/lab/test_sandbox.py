@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from poolproof.errors import HarnessError
 from poolproof.lab import sandbox
 
@@ -20,6 +21,11 @@ ENTER = "import sys; from poolproof.lab import sandbox; sys.exit(sandbox.enter(s
 
 def enter(*command: str) -> list[str]:
     return [sys.executable, "-c", ENTER, *command]
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
 def inside(code: str) -> subprocess.CompletedProcess[str]:
@@ -127,7 +133,9 @@ def started(marker: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_reaches_the_command_once_and_ends_everything(number: signal.Signals, unchanged: None) -> None:
+def test_a_signal_reaches_the_command_once_and_ends_everything(
+    number: signal.Signals, unchanged: None
+) -> None:
     marker = f"poolproof-{os.getpid()}-{number.name}"
     process = started(marker)
     os.killpg(process.pid, number)  # as a terminal does it: the whole group
@@ -160,9 +168,8 @@ def test_two_sandboxes_side_by_side_do_not_meet() -> None:
         "(sandbox.prepare() / 'mine').mkdir()\n"
         "input()"
     )
-    pair = [
-        subprocess.Popen(enter(sys.executable, "-c", code), stdin=subprocess.PIPE, text=True) for _ in range(2)
-    ]
+    command = enter(sys.executable, "-c", code)
+    pair = [subprocess.Popen(command, stdin=subprocess.PIPE, text=True) for _ in range(2)]
     assert [process.communicate("\n", timeout=60)[0] for process in pair] == [None, None]
     assert [process.returncode for process in pair] == [0, 0]
 
@@ -200,7 +207,8 @@ def test_without_tun_there_is_one_clear_line() -> None:
         "except HarnessError as exc:\n"
         "    print(exc.message, '|', exc.hint)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = python(code)
+    assert done.returncode == 0, done.stderr
     assert "/dev/net/tun does not exist" in done.stdout
     assert "modprobe tun" in done.stdout
 
@@ -221,5 +229,5 @@ os.setgid(65534)
 os.setuid(65534)
 os.execv(sys.executable, {enter(sys.executable, "-c", WORLD)!r})
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    done = python(code)
     assert done.returncode == 0, done.stderr

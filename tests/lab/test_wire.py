@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from poolproof.lab.frames import Frame, matching, parse, with_checksums
 from poolproof.lab.rules import Drop, Rule
 
@@ -52,7 +53,7 @@ def test_parse_reads_ipv6() -> None:
     assert (packet.version, packet.source, packet.protocol, packet.ttl) == (6, "fd00:253::2", 58, 255)
 
 
-@pytest.mark.parametrize("cut", range(0, 54))
+@pytest.mark.parametrize("cut", range(54))
 def test_a_frame_cut_short_is_no_packet(cut: int) -> None:
     assert parse(SYN[:cut]) is None or cut >= 34
 

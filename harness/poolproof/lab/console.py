@@ -67,7 +67,8 @@ class ReportParser:
 
     def feed(self, line: str, offset: int) -> None:
         """One line without its line end; `offset` is where it starts."""
-        text = markers.STAMP.sub("", line.rstrip("\r"))
+        line = line.rstrip("\r")
+        text = markers.STAMP.sub("", line)
         marker = self._marker(text)
         report = self._open
         if report is None:

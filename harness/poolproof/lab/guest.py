@@ -141,6 +141,7 @@ class Guest:
 
     def _fail_pending(self) -> None:
         if (died := self._death()) is not None:
+            self.agent.close()  # so that later calls fail at once instead of waiting for an answer
             self.agent.fail_all(died)
 
     def _fatal(self) -> ConsoleFinding | None:

@@ -37,7 +37,7 @@ MARKERS = (
     _marker("oops", r"^BUG: kernel NULL pointer dereference", True),
     _marker("oops", r"^BUG: unable to handle (?:kernel |page fault)", True),
     _marker("oops", r"^BUG: (?:stack guard page was hit|corrupted stack|unable to handle)", True),
-    _marker("oops", r"^(?:general protection fault|divide error|invalid opcode|stack segment|int3)[:,]", True),
+    _marker("oops", r"^(?:general protection fault|divide error|invalid opcode|stack segment)[:,]", True),
     _marker("oops", r"^Oops(?:: | - )", True),
     _marker("oops", r"^kernel tried to execute (?:NX-protected|user)", True),
     _marker("bug", r"^kernel BUG at ", True),
