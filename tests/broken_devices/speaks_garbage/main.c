@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Answers each INIT with garbage of another kind, in turn: random bytes; a CHALLENGE of the right size whose payload
- * is random and whose difficulty no one can meet; a header that promises 65535 bytes, and the end of the stream.
+ * Answers an INIT with garbage of one of three kinds: random bytes; a CHALLENGE of the right size whose payload is
+ * random and whose difficulty no one can meet; a header that promises 65535 bytes, and the end of the stream. The
+ * first byte of the client's key chooses, so the client's seed repeats it.
  *
  * What it says to people is hostile as well: its kernel message and /proc/pool/status hold terminal escapes, control
  * characters, markup and an overlong line.
@@ -22,7 +23,6 @@
 enum kind { RANDOM_BYTES, IMPOSSIBLE_CHALLENGE, BROKEN_PROMISE, KINDS };
 
 static const char hostile[] = "\033[2J\033]0;owned\007\r<script>alert(1)</script>&amp;\x01\x7f\xff\xfe]]>";
-static enum kind next_kind; /* the listener's thread only */
 static struct proc_dir_entry *proc_dir;
 
 static void put_header(u8 *packet, u8 type, u16 payload_len)
@@ -40,10 +40,9 @@ static int on_packet(struct socket *client, const u8 *packet, size_t size)
 	enum kind kind;
 	int err;
 
-	if (pool_packet_type(packet) != POOL_INIT)
+	if (pool_packet_type(packet) != POOL_INIT || size == POOL_HEADER_SIZE)
 		return 0;
-	kind = next_kind;
-	next_kind = (next_kind + 1) % KINDS;
+	kind = packet[POOL_HEADER_SIZE] % KINDS;
 	get_random_bytes(answer, sizeof(answer));
 	if (kind == IMPOSSIBLE_CHALLENGE) {
 		put_header(answer, POOL_CHALLENGE, CHALLENGE_PAYLOAD);
