@@ -88,12 +88,3 @@ def inspect_ko(path: Path) -> ModuleInfo:
         depends=tuple(name for name in first("depends").split(",") if name),
         parameters=tuple(value.partition(":")[0] for value in fields.get("parm", [])),
     )
-
-
-def require_release(info: ModuleInfo, path: Path, release: str) -> None:
-    """HarnessError when the module was built for another kernel than the guests run."""
-    if info.release != release:
-        raise HarnessError(
-            f"{path} is built for kernel {info.release or '(none named)'}, the guests run {release}",
-            hint="build it for that kernel, or give its sources (POOL_SRC=) and let the harness build it",
-        )
