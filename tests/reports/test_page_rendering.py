@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 
 from poolproof import reports
+from poolproof.behaving.evidence import Evidence, Scope
 from poolproof.errors import HarnessError
 from poolproof.reports import render
 from poolproof.reports.render import CannotRender, Renderer, harden, prepare, references
+from poolproof.verdicts import Health, Wire
+from poolproof.verdicts.requirements import Ledger
+from poolproof.verdicts.results import Environment, RunResult, ScenarioResult
 
 PAGE = """<!DOCTYPE html>
 <html><head><link rel="icon" href="data:image/svg+xml,x"></head><body><div id="app"></div>
@@ -167,3 +171,61 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(HarnessError, match="cannot write reports to"):
         reports.new_run_dir(tmp_path / "file")
+
+
+class Shrinking:
+    """Stands in for a renderer whose page is too large for the first `times` attempts."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+        self.sizes: list[int] = []
+
+    def render(self, results: Path, target: Path) -> None:
+        self.sizes.append(sum(each.stat().st_size for each in results.glob("*-attachment.*")))
+        if len(self.sizes) <= self.times:
+            raise render.TooLarge("the page would be larger than 15 MB")
+        target.write_text("page")
+
+
+def large_run(run_dir: Path) -> RunResult:
+    """Failing scenarios with more evidence than fits into a page."""
+    evidence = Evidence(run_dir, Environment())
+    scenarios = []
+    for number in range(12):
+        scope = Scope(f"s/{number}")
+        evidence.enter(scope)
+        evidence.attach("capture", bytes(900_000), "application/x-pcapng")
+        scenarios.append(
+            ScenarioResult(
+                scope.folder, "s", "S", "", "s.feature", 1, "s", "", (), (), {}, Wire.FAIL, Health.CLEAN, "r",
+                "again", attachments=tuple(scope.attachments),
+            )
+        )  # fmt: skip
+    return RunResult("", "", "", "", Environment(), 12, 0, tuple(scenarios))
+
+
+@pytest.mark.parametrize(("times", "page"), [(0, True), (2, True), (3, False)])
+def test_a_page_that_is_too_large_is_made_with_less_evidence(tmp_path: Path, times: int, page: bool) -> None:
+    run_dir = reports.new_run_dir(tmp_path)
+    renderer = Shrinking(times)
+    written = reports.write_all(
+        large_run(run_dir),
+        run_dir,
+        ledger=Ledger({}, ""),
+        spec_dir=tmp_path,
+        renderer=renderer,  # type: ignore[arg-type]
+    )
+    assert len(renderer.sizes) == min(times + 1, 3)
+    assert renderer.sizes == sorted(renderer.sizes, reverse=True)
+    assert 3_500_000 < renderer.sizes[0] < 4_300_000
+    assert (written.page is not None) is page
+    assert bool(written.missing) is not page
+    listed = [
+        each.read_text()
+        for each in written.allure_results.glob("*-attachment.txt")
+        if "these files are beside it" in each.read_text()
+    ]
+    for text in listed:
+        (path,) = [line.split()[0] for line in text.splitlines()[1:]]
+        assert (run_dir / path).stat().st_size == 900_000
+    assert len(listed) + renderer.sizes[-1] // 900_000 == 12

@@ -15,11 +15,13 @@ from typing import TextIO
 
 from poolproof.errors import HarnessError
 from poolproof.reports import allure, documents, junit, ktap, matrix, summary
-from poolproof.reports.render import CannotRender, Renderer, prepare
+from poolproof.reports.render import CannotRender, Renderer, TooLarge, prepare
 from poolproof.verdicts.requirements import Ledger, roll_up
 from poolproof.verdicts.results import RunResult
 
 __all__ = ["CannotRender", "Renderer", "Written", "new_run_dir", "renderer", "show_summary", "write_all"]
+
+_EVIDENCE_LIMITS = (4 << 20, 1 << 20, 0)  # bytes; base64 in the page makes a third more of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +90,9 @@ def write_all(
         ktap.write(run, paths["results.ktap"])
         matrix.write(roll_up(ledger, run), paths["requirements.csv"])
         documents.write(spec_dir, run_dir / "spec")
-        allure.write(run, run_dir, results, allure.Labelled(ledger.requirements))
         try:
-            if isinstance(renderer, CannotRender):
-                raise renderer
-            renderer.render(results, run_dir / "index.html")
-        except (CannotRender, OSError) as error:
+            _render(run, run_dir, results, ledger, renderer)
+        except CannotRender as error:
             page, missing = None, str(error)
         latest = _publish(run_dir)
     except OSError as error:
@@ -113,6 +112,24 @@ def write_all(
 def show_summary(run: RunResult, written: Written, *, ledger: Ledger, stream: TextIO | None = None) -> None:
     """Print the end of a run; the report's path is the last line."""
     summary.show(run, roll_up(ledger, run), written.report, missing=written.missing, stream=stream)
+
+
+def _render(
+    run: RunResult, run_dir: Path, results: Path, ledger: Ledger, renderer: Renderer | CannotRender
+) -> None:
+    """Write Allure's results and the page, with less evidence in it if it grows too large."""
+    labelled = allure.Labelled(ledger.requirements)
+    for limit in _EVIDENCE_LIMITS:
+        allure.write(run, run_dir, results, labelled, limit)
+        if isinstance(renderer, CannotRender):
+            raise renderer
+        try:
+            renderer.render(results, run_dir / "index.html")
+        except TooLarge:
+            if limit == _EVIDENCE_LIMITS[-1]:
+                raise
+        else:
+            return
 
 
 def _publish(run_dir: Path) -> Path:

@@ -18,7 +18,6 @@ from typing import Any
 
 from allure_commons.logger import AllureFileLogger
 from allure_commons.model2 import (
-    Attachment,
     GlobalAttachment,
     GlobalError,
     Globals,
@@ -32,15 +31,13 @@ from allure_commons.model2 import (
 from allure_commons.types import LabelType, LinkType, Severity
 
 from poolproof.reports import documents
+from poolproof.reports.embedding import BAD_ALLOWANCE, GOOD_ALLOWANCE, Embedder
 from poolproof.reports.facts import facts
-from poolproof.reports.text import TEXT_LIMIT, line, sanitize
+from poolproof.reports.text import sanitize
 from poolproof.reports.wording import Outside, Status, describe, explain, outside, status
-from poolproof.verdicts import results
 from poolproof.verdicts.requirements import Level, Requirement
 from poolproof.verdicts.results import Finding, RunResult, ScenarioResult, StepResult, StepStatus
 
-BINARY_LIMIT = 1 << 20
-TOTAL_LIMIT = 6 << 20  # all attachments together; base64 in the page makes a third more of it
 MESSAGE_LIMIT, TRACE_LIMIT = 8 << 10, 8 << 10
 FINDINGS_SHOWN = 12  # of one scenario; all are in results.json
 
@@ -66,9 +63,9 @@ class Labelled:
     spec: str = "spec"  # the documents' directory, relative to the page
 
 
-def write(run: RunResult, run_dir: Path, target: Path, labelled: Labelled) -> None:
-    """Write `run` as Allure results into `target`, which is emptied first."""
-    writer = _Writer(run, run_dir, target, labelled)
+def write(run: RunResult, run_dir: Path, target: Path, labelled: Labelled, limit: int) -> None:
+    """Write `run` as Allure results into `target`, which is emptied first; `limit` bytes of attachments."""
+    writer = _Writer(run, run_dir, target, labelled, limit)
     # What is bad first: it gets its evidence into the page if there is not room for all.
     for scenario in sorted(run.scenarios, key=lambda each: status(each) is Status.PASSED):
         writer.scenario(scenario)
@@ -82,25 +79,30 @@ def write(run: RunResult, run_dir: Path, target: Path, labelled: Labelled) -> No
 
 
 class _Writer:
-    def __init__(self, run: RunResult, run_dir: Path, target: Path, labelled: Labelled) -> None:
+    def __init__(self, run: RunResult, run_dir: Path, target: Path, labelled: Labelled, limit: int) -> None:
         self._run = run
         self._run_dir = run_dir
         make_logger: Any = AllureFileLogger  # allure_commons has no types
         self._logger = make_logger(target, clean=True)
         self._labelled = labelled
-        self._room = TOTAL_LIMIT
+        self._embed = Embedder(self._logger.report_attached_data, run_dir, limit)
 
     # -- scenarios
 
     def scenario(self, scenario: ScenarioResult) -> None:
+        verdict = status(scenario)
+        self._embed.begin(GOOD_ALLOWANCE if verdict is Status.PASSED else BAD_ALLOWANCE)
         findings = scenario.findings[:FINDINGS_SHOWN]
         steps = [self._step(index, step, scenario, findings) for index, step in enumerate(scenario.steps)]
         steps.extend(self._finding(each, scenario) for each in findings if each.step is None)
-        attachments = [self._evidence(each) for each in scenario.attachments if each.step is None]
+        attachments = []
+        for each in scenario.attachments:
+            if each.step is None:
+                attachments += self._embed.evidence(each)
         for name, text in (("notes", "\n".join(scenario.notes)), ("output of the steps", scenario.output)):
             if text:
-                attachments.append(self._attach(name, text.encode(), "text/plain"))
-        verdict = status(scenario)
+                attachments += self._embed.text(name, text)
+        attachments += self._embed.beside()
         trouble = _details(explain(scenario), scenario.trace)
         self._logger.report_result(
             TestResult(
@@ -132,10 +134,12 @@ class _Writer:
         if step.table:
             buffer = io.StringIO()
             csv.writer(buffer).writerows(step.table)
-            attachments.append(self._attach("table", buffer.getvalue().encode(), "text/csv"))
+            attachments += self._embed.text("table", buffer.getvalue(), "text/csv")
         if step.text:
-            attachments.append(self._attach("text", step.text.encode(), "text/plain"))
-        attachments.extend(self._evidence(each) for each in scenario.attachments if each.step == index)
+            attachments += self._embed.text("text", step.text)
+        for each in scenario.attachments:
+            if each.step == index:
+                attachments += self._embed.evidence(each)
         details = _details(step.reason, step.trace) if step.reason else None
         # A step that Allure shows green must not hide a finding that turned the scenario red.
         verdict = _STEP[step.status]
@@ -156,7 +160,7 @@ class _Writer:
     def _finding(self, finding: Finding, scenario: ScenarioResult) -> TestStepResult:
         attachments = []
         if finding.excerpt:
-            attachments.append(self._attach("console excerpt", finding.excerpt.encode(), "text/plain"))
+            attachments += self._embed.text("console excerpt", finding.excerpt)
         verdict = Status.FAILED if finding.health.hurt else Status.PASSED
         end = (scenario.started_ns + scenario.duration_ns) // 10**6 or None
         return TestStepResult(
@@ -246,57 +250,22 @@ class _Writer:
     def globals(self) -> None:
         """The run's own attachments and errors."""
         now = (self._run.started_ns + self._run.duration_ns) // 10**6
-        attachments = []
+        matrix = self._run_dir / "requirements.csv"
+        self._embed.begin(BAD_ALLOWANCE)
+        stored = self._embed.own(matrix, "text/csv")
         for each in self._run.attachments:
-            stored = self._evidence(each)
-            attachments.append(
-                GlobalAttachment(name=stored.name, source=stored.source, type=stored.type, timestamp=now)
-            )
-        for name, mime in (("requirements.csv", "text/csv"), (results.SCHEMA.name, "application/json")):
-            path = self._run_dir / name if mime == "text/csv" else results.SCHEMA
-            if path.exists():
-                stored = self._attach(name, path.read_bytes(), mime)
-                attachments.append(
-                    GlobalAttachment(name=name, source=stored.source, type=stored.type, timestamp=now)
-                )
+            stored += self._embed.evidence(each)
+        stored += self._embed.beside()
+        attachments = [
+            GlobalAttachment(name=each.name, source=each.source, type=each.type, timestamp=now)
+            for each in stored
+        ]
         errors = [
             GlobalError(message=each.message, trace=each.detail, timestamp=now) for each in outside(self._run)
         ]
         if self._run.untestable:
             errors.insert(0, GlobalError(message=self._run.untestable, timestamp=now))
         self._logger.report_globals(Globals(attachments=attachments, errors=errors))
-
-    # -- attachments
-
-    def _evidence(self, evidence: results.Attachment) -> Attachment:
-        """A piece of evidence as far as it fits into the page; all of it is beside the page."""
-        path = self._run_dir / evidence.path
-        textual = evidence.mime.startswith("text/") or evidence.mime == "application/json"
-        name = f"{evidence.name} [cut: {evidence.cut} bytes]" if evidence.cut else evidence.name
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            return self._attach(name, f"missing: {error.strerror}".encode(), "text/plain")
-        if len(content) > (TOTAL_LIMIT if textual else BINARY_LIMIT):
-            return self._attach(name, _elsewhere(evidence), "text/plain")
-        return self._attach(name, content, evidence.mime, elsewhere=evidence)
-
-    def _attach(
-        self, name: str, content: bytes, mime: str, elsewhere: results.Attachment | None = None
-    ) -> Attachment:
-        if "html" in mime or "xml" in mime:
-            mime = "text/plain"  # a page or drawing from a device is shown as its source
-        if mime.startswith("text/") or mime == "application/json":
-            content = sanitize(content, TEXT_LIMIT).encode()
-        if len(content) > self._room:
-            mime = "text/plain"
-            content = _elsewhere(elsewhere) if elsewhere else b"left out: the report would grow too large\n"
-        self._room -= len(content)
-        suffix = {"text/plain": "txt", "text/csv": "csv", "application/json": "json"}.get(mime)
-        suffix = suffix or (Path(elsewhere.path).suffix.lstrip(".") if elsewhere else "bin")
-        source = f"{uuid.uuid4()}-attachment.{suffix}"
-        self._logger.report_attached_data(content, source)
-        return Attachment(name=line(name, 200), source=source, type=mime)
 
     def _uuid(self, identity: str) -> str:
         return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self._run.started_ns}/{identity}"))
@@ -306,10 +275,6 @@ def _details(message: str, trace: str) -> StatusDetails:
     return StatusDetails(
         message=sanitize(message, MESSAGE_LIMIT), trace=sanitize(trace, TRACE_LIMIT) if trace else None
     )
-
-
-def _elsewhere(evidence: results.Attachment) -> bytes:
-    return f"{evidence.size} bytes, too large for this page: see {evidence.path} beside it\n".encode()
 
 
 def _property(text: str) -> str:

@@ -26,7 +26,7 @@ RECIPE = Path(__file__).resolve().parents[3] / "reports" / "allure"
 _NODE_MAJOR = 20
 _INSTALL_TIMEOUT = 180
 _RENDER_TIMEOUT = 180
-_SIZE_LIMIT = 15 << 20
+_SIZE_LIMIT = 15_000_000
 
 _POLICY = (
     "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'unsafe-inline' data:; font-src data:; "
@@ -41,6 +41,10 @@ _ANALYTICS = re.compile(
 
 class CannotRender(Exception):
     """Why there is no page, in one line. Results and exit status are not touched by it."""
+
+
+class TooLarge(CannotRender):
+    """The page is larger than anybody wants to open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ class Renderer:
                 raise CannotRender("Allure wrote no page")
             page = harden(pages[-1].read_text(encoding="utf-8"))
         if len(page.encode()) > _SIZE_LIMIT:
-            raise CannotRender(f"the page would be larger than {_SIZE_LIMIT >> 20} MiB")
+            raise TooLarge(f"the page would be larger than {_SIZE_LIMIT // 10**6} MB")
         beside = target.with_name(f".{target.name}.{os.getpid()}")
         beside.write_text(page, encoding="utf-8")
         beside.replace(target)
