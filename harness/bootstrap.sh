@@ -30,7 +30,8 @@ $python -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     fail "$($python --version) is too old: Python 3.11 is needed (Debian 12, Ubuntu 24.04 or later)"
 
 # libvirt's Python binding comes from the distribution: it has to match the libvirt library.
-PYTHONPATH=harness $python -m poolproof.image.hostsetup "$purpose"
+PYTHONPATH=harness $python -c \
+    'import sys; from poolproof.image.hostsetup import main; sys.exit(main(sys.argv[1:]))' "$purpose"
 
 stamp=$(cat pyproject.toml "$0" | sha256sum | cut -c1-16)
 case $purpose in

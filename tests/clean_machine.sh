@@ -38,7 +38,8 @@ for node in null:1:3 zero:1:5 full:1:7 random:1:8 urandom:1:9 tty:5:0 net/tun:10
     IFS=: read -r name major minor <<<"$node"
     mknod -m 666 "dev/$name" c "$major" "$minor"
 done
-mount -t devpts devpts dev/pts
+mount -t devpts -o newinstance,ptmxmode=666 devpts dev/pts
+ln -s pts/ptmx dev/ptmx
 ln -s /proc/self/fd dev/fd
 mount -t tmpfs tmpfs run
 mount -t tmpfs tmpfs tmp

@@ -60,6 +60,7 @@ def requirements(*, root: bool | None = None) -> list[Requirement]:
         _file("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
         _program("mksquashfs", "squashfs-tools"),
         _program("zstd", "zstd"),
+        _program("lz4", "lz4"),
         _program("ssh-keygen", "openssh-client"),
         _program("ip", "iproute2"),
         _program("unshare", "util-linux"),
@@ -175,7 +176,3 @@ def main(argv: list[str]) -> int:
         print(f"poolproof: {exc}", file=sys.stderr)
         return 2
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
