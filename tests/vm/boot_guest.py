@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Boot one guest without the lab, in this process's own network namespace, and run a command in it.
 
-Reads a JSON object on standard input: image (the fields of GuestImage), tools (path of the disk or empty), key
-(ssh identity), cmdline (more kernel parameters), command (for the guest's shell or empty), deadline (seconds).
-Writes one: ready (seconds until POOLPROOF-READY or null), console, status and output of the command.
+Reads a JSON object on standard input: image (the fields of GuestImage), tools (path of the disk or empty),
+key (ssh identity), cmdline (more kernel parameters), command (for the guest's shell, may be empty), deadline
+(seconds). Writes one: ready (seconds until POOLPROOF-READY or null), console, status and output of the command.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import select
 import subprocess
 import sys
@@ -54,17 +55,18 @@ def main() -> None:
     console, ready = b"", None
     result = {"status": None, "output": ""}
     try:
-        while (
-            left := start + job["deadline"] - time.monotonic()
-        ) > 0 and b"POOLPROOF-INIT-FAILED" not in console:
+        while (left := start + job["deadline"] - time.monotonic()) > 0:
             if not select.select([machine.stdout], [], [], left)[0]:
                 break
-            chunk = machine.stdout.read1()
+            chunk = os.read(machine.stdout.fileno(), 65536)
             if not chunk:
                 break
             console += chunk
-            if b"POOLPROOF-READY a" in console and console.endswith(b"\n"):
+            lines = console.rpartition(b"\n")[0]
+            if b"POOLPROOF-READY a" in lines:
                 ready = time.monotonic() - start
+                break
+            if b"POOLPROOF-INIT-FAILED" in lines:
                 break
         if ready is not None and job["command"]:
             ssh = ["ssh", "-F", "/dev/null", "-i", job["key"], "-o", "StrictHostKeyChecking=no"]

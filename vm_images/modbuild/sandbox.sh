@@ -79,7 +79,9 @@ else
     drop="unshare --user --map-user=$nobody --map-group=$nobody setpriv --no-new-privs"
 fi
 
-export drop kdir sub
+module=/poolproof/$sub
+module=${module%/.}
+export drop kdir module
 result=0
 unshare --mount sh -euc '
     trap "exit 125" EXIT
@@ -95,7 +97,7 @@ unshare --mount sh -euc '
     ulimit -p 2000
     # shellcheck disable=SC2086
     exec $drop env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp TMPDIR=/tmp LC_ALL=C SHELL=/bin/sh \
-        make -C "$kdir" M="/poolproof/$sub" "$@" modules
+        make -C "$kdir" M="$module" "$@" modules
 ' build "$@" || result=$?
 # make ends with 0 or 2 (or by a signal); these are from the lines above it.
 case $result in 1 | 125 | 126 | 127) exit 1 ;; esac
