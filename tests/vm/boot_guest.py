@@ -3,7 +3,7 @@
 
 Reads a JSON object on standard input: image (the fields of GuestImage), tools (path of the disk or empty),
 key (ssh identity), cmdline (more kernel parameters), command (for the guest's shell, may be empty), deadline
-(seconds). Writes one: ready (seconds until POOLPROOF-READY or null), console, status and output of the command.
+(seconds). Writes one: ready (seconds to POOLPROOF-READY, or null), console, the command's status and output.
 """
 
 from __future__ import annotations
