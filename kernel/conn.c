@@ -202,14 +202,20 @@ void pool_conn_kill(struct pool_conn *c)
 	pool_conn_put(c);
 }
 
-void pool_conn_arm(struct pool_conn *c, unsigned int ms)
+static void conn_arm_step(struct pool_conn *c)
 {
 	pool_conn_get(c);
-	if (mod_delayed_work(pool_wq, &c->timer, msecs_to_jiffies(ms)))
+	if (mod_delayed_work(pool_wq, &c->timer, pool_timer_step(pool_time_left(READ_ONCE(c->deadline)))))
 		pool_conn_put(c);
 	/* Killed meanwhile: whoever did may have looked for a timer too early. */
 	if (pool_conn_dead(c))
 		pool_conn_disarm(c);
+}
+
+void pool_conn_arm(struct pool_conn *c, unsigned int ms)
+{
+	WRITE_ONCE(c->deadline, jiffies + msecs_to_jiffies(ms));
+	conn_arm_step(c);
 }
 
 void pool_conn_disarm(struct pool_conn *c)
@@ -222,7 +228,9 @@ static void conn_timer_work(struct work_struct *work)
 {
 	struct pool_conn *c = container_of(to_delayed_work(work), struct pool_conn, timer);
 
-	if (pool_pending_claim(c)) {
+	if (pool_time_left(READ_ONCE(c->deadline))) {
+		conn_arm_step(c);
+	} else if (pool_pending_claim(c)) {
 		pool_count(handshake_timeouts);
 		pool_count(handshakes_failed);
 		pool_conn_kill(c);

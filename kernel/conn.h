@@ -4,6 +4,7 @@
 #define POOL_CONN_H
 
 #include <linux/in6.h>
+#include <linux/jiffies.h>
 #include <linux/kref.h>
 #include <linux/list.h>
 #include <linux/mutex.h>
@@ -55,6 +56,7 @@ struct pool_conn {
 	struct work_struct rx_work;
 	struct work_struct tx_work;
 	struct delayed_work timer;
+	unsigned long deadline;		/* what the timer waits for, in jiffies */
 };
 
 /* A packet on its way out. */
@@ -65,6 +67,23 @@ struct pool_txbuf {
 };
 
 extern struct workqueue_struct *pool_wq;
+
+/*
+ * The timer wheel may be late by an eighth of the delay, seconds for a deadline half a
+ * minute away. So nobody waits for one in a single step; this is the next step.
+ */
+static inline unsigned long pool_timer_step(unsigned long left)
+{
+	return left > HZ / 4 ? left - left / 8 : left;
+}
+
+/* Jiffies until then, 0 if that is past. */
+static inline unsigned long pool_time_left(unsigned long deadline)
+{
+	unsigned long now = jiffies;
+
+	return time_after(deadline, now) ? deadline - now : 0;
+}
 
 /* Takes the socket over, also on failure. NULL: no memory. The reference is the list's: pool_conn_kill() drops it. */
 struct pool_conn *pool_conn_alloc(struct socket *sock, enum pool_phase phase);

@@ -61,12 +61,12 @@ static struct pool_hdr *await_packet(struct pool_conn *c, unsigned long deadline
 	int n;
 
 	while (!(h = pool_conn_peek(c))) {
-		long left = deadline - jiffies;
+		unsigned long left = pool_time_left(deadline);
 
-		if (left <= 0)
+		if (!left)
 			return ERR_PTR(-ETIMEDOUT);
 		lock_sock(sk);
-		sk->sk_rcvtimeo = left;
+		sk->sk_rcvtimeo = pool_timer_step(left);
 		release_sock(sk);
 		n = pool_conn_fill(c, 0);
 		if (n == 0)

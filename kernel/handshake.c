@@ -47,6 +47,7 @@ static void rotate_work_fn(struct work_struct *work);
 static void forget_work_fn(struct work_struct *work);
 static DECLARE_DELAYED_WORK(rotate_work, rotate_work_fn);
 static DECLARE_DELAYED_WORK(forget_work, forget_work_fn);
+static unsigned long rotate_at, forget_at;	/* jiffies */
 
 static DEFINE_SPINLOCK(load_lock);
 static struct {
@@ -54,9 +55,19 @@ static struct {
 	u32 issued, verified;
 } load[LOAD_BUCKETS];
 
+static void arm_until(struct delayed_work *work, unsigned long deadline)
+{
+	queue_delayed_work(pool_wq, work, pool_timer_step(pool_time_left(deadline)));
+}
+
 static void rotate_work_fn(struct work_struct *work)
 {
 	u8 fresh[SECRET_LEN];
+
+	if (pool_time_left(rotate_at)) {
+		arm_until(&rotate_work, rotate_at);
+		return;
+	}
 
 	/* Without random bytes the old secret stays, and the next try is in a second. */
 	if (pool_random(fresh, sizeof(fresh))) {
@@ -69,12 +80,18 @@ static void rotate_work_fn(struct work_struct *work)
 	secret_before_valid = true;
 	spin_unlock(&secret_lock);
 	memzero_explicit(fresh, sizeof(fresh));
-	queue_delayed_work(pool_wq, &forget_work, KEEP_PREVIOUS_SEC * HZ);
-	queue_delayed_work(pool_wq, &rotate_work, ROTATE_SEC * HZ);
+	forget_at = jiffies + KEEP_PREVIOUS_SEC * HZ;
+	arm_until(&forget_work, forget_at);
+	rotate_at = jiffies + ROTATE_SEC * HZ;
+	arm_until(&rotate_work, rotate_at);
 }
 
 static void forget_work_fn(struct work_struct *work)
 {
+	if (pool_time_left(forget_at)) {
+		arm_until(&forget_work, forget_at);
+		return;
+	}
 	spin_lock(&secret_lock);
 	memzero_explicit(secret_before, SECRET_LEN);
 	secret_before_valid = false;
@@ -88,7 +105,8 @@ int pool_handshake_init(void)
 
 void pool_handshake_start(void)
 {
-	queue_delayed_work(pool_wq, &rotate_work, ROTATE_SEC * HZ);
+	rotate_at = jiffies + ROTATE_SEC * HZ;
+	arm_until(&rotate_work, rotate_at);
 }
 
 void pool_handshake_exit(void)

@@ -96,15 +96,17 @@ void pool_heartbeat_work(struct work_struct *work)
 		goto out;
 	}
 	if (time_after_eq(jiffies, s->hb_due)) {
-		s->hb_due = jiffies + period;
+		s->hb_due += period;
+		if (time_after_eq(jiffies, s->hb_due))
+			s->hb_due = jiffies + period;
 		measure_throughput(s);
 		if (send_heartbeat(s) == -EOVERFLOW) {
 			pool_session_end(s, POOL_CODE_SEQ_INVALID, "sequence numbers exhausted");
 			goto out;
 		}
 	}
-	delay = min(s->hb_due - jiffies, nsecs_to_jiffies(DEAD_NS - silent));
-	pool_session_arm(s, &s->heartbeat_work, min(delay, period));
+	delay = min(pool_time_left(s->hb_due), nsecs_to_jiffies(DEAD_NS - silent) + 1);
+	pool_session_arm(s, &s->heartbeat_work, pool_timer_step(delay));
 	/* Since the check above the session may have ended and found no timer to cancel. */
 	if (READ_ONCE(s->ended))
 		pool_session_disarm(s, &s->heartbeat_work);
@@ -123,5 +125,5 @@ void pool_reap_work(struct work_struct *work)
 void pool_timers_start(struct pool_session *s)
 {
 	s->hb_due = jiffies + pool_params.heartbeat_sec * HZ;
-	pool_session_arm(s, &s->heartbeat_work, pool_params.heartbeat_sec * HZ);
+	pool_session_arm(s, &s->heartbeat_work, pool_timer_step(pool_time_left(s->hb_due)));
 }
