@@ -547,6 +547,9 @@ def test_a_full_queue_stops_reading_and_holds_the_timers(pair: Pair) -> None:
     pair.world.now = start + 200 * SECOND
     pair.s.handle_timer(pair.world.now)
     assert pair.s.end is None, "the peer cannot be heard, so it is not dead"
+    due = pair.s.next_timer()
+    assert due is not None
+    assert due > pair.world.now, "nor is there anything to do about it"
     assert pair.server.take(pair.world.now) is not None
     assert len(pair.s.inbox) == 4096
     assert not pair.server.reading
