@@ -177,6 +177,7 @@ def test_ids_are_unique_and_safe(tree: Tree) -> None:
     assert ids[:3] == ["deep/odd-name/same-name", "deep/odd-name/same-name-2", "deep/odd-name/etc-passwd"]
     assert len(ids[3]) < 100
     assert slug("é/ü") == "e-u"
+    assert len({slug(each) for each in ("20", "-20", "+20", "2p", "2p-1", "2p+1", "p - 1", "p -1")}) == 8
     assert slug("..") != slug("...")
 
 

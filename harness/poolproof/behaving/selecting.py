@@ -48,6 +48,7 @@ class Case:
 def slug(text: str) -> str:
     """`text` in [a-z0-9._-], never empty, at most 72 characters, differing for long texts that differ."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    plain = re.sub(r"(?<!\w)-(?=\d)", " minus ", plain.replace("+", " plus "))  # -20 and +20 are two rows
     short = re.sub(r"[^a-z0-9.]+", "-", plain).strip("-.")
     short = re.sub(r"\.{2,}", ".", short)
     if short and len(short) <= _PART_LIMIT:

@@ -174,6 +174,9 @@ class _Writer:
 
     def _labels(self, scenario: ScenarioResult) -> list[Label]:
         pairs = [
+            ("wire", scenario.wire),
+            ("health", scenario.health),
+            ("outcome", scenario.outcome),
             (LabelType.EPIC, scenario.area),
             (LabelType.FEATURE, scenario.feature),
             (LabelType.STORY, scenario.rule),
@@ -183,9 +186,6 @@ class _Writer:
             (LabelType.SEVERITY, self._severity(scenario)),
             (LabelType.FRAMEWORK, "behave"),
             (LabelType.LANGUAGE, "gherkin"),
-            ("wire", scenario.wire),
-            ("health", scenario.health),
-            ("outcome", scenario.outcome),
             *((LabelType.TAG, tag) for tag in scenario.tags),
             *(("requirement", each) for each in scenario.requirements),
         ]
