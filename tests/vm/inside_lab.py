@@ -139,20 +139,24 @@ def test_everybody_on_the_wire_reaches_everybody(lab: Lab, a: Guest, address: st
         threading.Thread(target=serve, daemon=True).start()
     else:
         server = None
-        future = lab.guests["b"].agent.submit("exec", argv=["python3", "-c", code], timeout=30)
-        shell(lab.guests["b"], "until grep -q ':0FA0 ' /proc/net/tcp6; do :; done", timeout=30)
+        future = lab.guests["b"].agent.submit("exec", argv=["python3", "-c", code])
     client = (
         "import socket\n"
-        f"c = socket.create_connection(('{address}', 4000))\n"
+        "while True:\n"
+        "    try:\n"
+        f"        c = socket.create_connection(('{address}', 4000))\n"
+        "        break\n"
+        "    except ConnectionRefusedError:\n"
+        "        pass\n"
         "c.sendall(b'wire')\n"
         "print(c.recv(100).decode())\n"
     )
-    done = a.agent.call("exec", argv=["python3", "-c", client], timeout=30)
+    done = a.agent.call("exec", argv=["python3", "-c", client], timeout=60)
     assert done["out"] == "eriw\n", done
     if server is not None:
         server.close()
     else:
-        future.result(30)
+        future.result(60)
     carried = [frame for frame in lab.wire.frames(mark) if frame.payload in (b"wire", b"eriw")]
     assert [frame.payload for frame in carried] == [b"wire", b"eriw"]
     # Whole frames: nothing left for a network card to fill in.
@@ -251,7 +255,7 @@ def test_a_panic_is_told_at_once_and_the_guest_replaced(lab: Lab, a: Guest) -> N
 
 
 def test_a_guest_that_powers_off_is_dead_and_is_booted_anew(lab: Lab, b: Guest) -> None:
-    pending = b.agent.submit("exec", argv=["sleep", "100"], timeout=200)
+    pending = b.agent.submit("exec", argv=["sleep", "100"])
     b.agent.submit("write", path="/proc/sysrq-trigger", data="o")
     with pytest.raises(GuestDied):
         pending.result(60)

@@ -4,19 +4,23 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 from poolproof.errors import HarnessError
-from poolproof.image.store import ImageStore
+from poolproof.image.store import GuestImage, ImageStore
 from poolproof.lab import sandbox
 from poolproof.lab.lab import Lab, LabConfig
+
+_IMAGE = "POOLPROOF_SMOKE_IMAGE"
 
 
 def default_cache() -> Path:
@@ -56,9 +60,13 @@ def main() -> int:
     parser.add_argument("--run-dir", type=Path, default=None, help="where consoles are kept")
     options = parser.parse_args()
     try:
-        image = ImageStore(default_cache(), offline=sandbox.active()).guest(options.kernel)
         if not sandbox.active():
-            return sandbox.enter([sys.executable, "-m", "poolproof.lab", *sys.argv[1:]])
+            built = ImageStore(default_cache()).guest(options.kernel)
+            environment = {**os.environ, _IMAGE: json.dumps(asdict(built), default=str)}
+            return sandbox.enter([sys.executable, "-m", "poolproof.lab", *sys.argv[1:]], environment)
+        values = json.loads(os.environ[_IMAGE])
+        paths = {name: Path(values[name]) for name in ("vmlinux", "bzimage", "initramfs", "rootfs")}
+        image = GuestImage(**{**values, **paths})
         run_dir = options.run_dir or Path(tempfile.mkdtemp(prefix="lab-", dir=sandbox.prepare()))
         chosen = {"cpu": options.cpu} if options.cpu else {}
         smoke(LabConfig(image, run_dir, default_cache(), seed=1, **chosen))

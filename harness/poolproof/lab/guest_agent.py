@@ -47,8 +47,8 @@ def _syscall(number: int, *arguments: Any) -> None:
         raise OSError(code, os.strerror(code))
 
 
-def run(argv: list[str], timeout: float = 10.0, input: str = "") -> dict[str, Any]:
-    """Run a command: {"rc", "out", "err"}, text with undecodable bytes replaced."""
+def run(argv: list[str], timeout: float | None = None, input: str = "") -> dict[str, Any]:
+    """Run a command, for `timeout` seconds at most: {"rc", "out", "err"}, text, undecodable bytes replaced."""
     import subprocess
 
     done = subprocess.run(argv, input=input.encode(), capture_output=True, timeout=timeout, check=False)

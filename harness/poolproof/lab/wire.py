@@ -223,7 +223,8 @@ class Wire:
     # -- evidence --------------------------------------------------------------------------------------
 
     def mark(self) -> int:
-        """A point in the recording: the number of the next frame."""
+        """A point in the recording: the number of the next frame. HarnessError when the wire broke."""
+        self._check()
         return self.log.mark()
 
     def frames(self, since: int = 0) -> Iterable[Frame]:
@@ -275,8 +276,6 @@ class Wire:
         for port in self._ports.values():
             port.socket.close()
         os.close(self._wake)
-        if self._failure is not None:
-            raise HarnessError(f"the wire broke: {self._failure!r}") from self._failure
 
     # -- the thread ------------------------------------------------------------------------------------
 
@@ -291,8 +290,11 @@ class Wire:
             self._commands.append(run)
         os.eventfd_write(self._wake, 1)
         while not done.wait(0.5):
-            if not self._thread.is_alive():
-                raise HarnessError(f"the wire broke: {self._failure!r}") from self._failure
+            self._check()
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise HarnessError(f"the wire broke: {self._failure!r}") from self._failure
 
     def _run(self) -> None:
         try:
