@@ -11,6 +11,7 @@
 #   BINDS    more paths to show read-only, one a line
 # `status` holds the exit status of make; it is missing when the sandbox could not be set up.
 set -eu
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 scratch=$1 out=$2 tree=$3 top=$4 sub=$5 kdir=$6 binds=$7 limit=$8
 shift 8
 nobody=65534

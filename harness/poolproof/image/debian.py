@@ -89,7 +89,9 @@ def unpack(
         raise HarnessError("mmdebstrap is not installed", hint="apt-get install mmdebstrap")
     if not KEYRING.exists():
         raise HarnessError(f"{KEYRING} is missing", hint="apt-get install debian-archive-keyring")
-    command = ["mmdebstrap", "--variant=extract", "--format=tar", "--include=" + ",".join(packages)]
+    # A killed harness takes mmdebstrap along, which then removes its temporary tree.
+    command = ["setpriv", "--pdeathsig", "TERM", "mmdebstrap", "--variant=extract", "--format=tar"]
+    command.append("--include=" + ",".join(packages))
     command += ['--aptopt=APT::Install-Recommends "false"', *_apt_options()]
     if setup:
         command.append(f"--setup-hook={setup}")
