@@ -135,8 +135,10 @@ static int start_listening(u16 port)
 	struct socket *sock;
 	int err;
 
+	if (!port)
+		return -EINVAL;
 	if (listener)
-		return -EADDRINUSE;
+		return -EALREADY;
 	err = sock_create_kern(&init_net, AF_INET6, SOCK_STREAM, IPPROTO_TCP, &sock);
 	if (err < 0)
 		return err;
