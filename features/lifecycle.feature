@@ -106,7 +106,7 @@ Feature: Module life cycle
       | 2147483648 |
       | 4294967295 |
 
-  @req.ABI-01
+  @req.ABI-08 @req.ABI-09
   Scenario: unknown and ill-formed ioctls are refused
     Expected: an unknown command gives ENOTTY, a bad pointer EFAULT, a bad channel operation EINVAL.
 

@@ -38,9 +38,8 @@ def test_ioctl_numbers_agree_with_the_module_header(tmp_path):
     names = ["LISTEN", "CONNECT", "SEND", "RECV", "SESSIONS", "CLOSE_SESS", "STOP", "CHANNEL", "CONTROL"]
     source = tmp_path / "numbers.c"
     prints = "".join(f'printf("%u\\n", (unsigned)POOL_IOC_{name});' for name in names)
-    source.write_text(
-        f'#include <stdio.h>\n#include <sys/ioctl.h>\n#include "pool.h"\nint main(void){{{prints}return 0;}}\n'
-    )
+    includes = '#include <stdio.h>\n#include <sys/ioctl.h>\n#include "pool.h"\n'
+    source.write_text(f"{includes}int main(void){{{prints}return 0;}}\n")
     program = tmp_path / "numbers"
     subprocess.run(["cc", "-I", str(UAPI), "-o", str(program), str(source)], check=True)
     seen = subprocess.run([str(program)], check=True, capture_output=True, text=True).stdout.split()
@@ -84,6 +83,12 @@ def test_session_rows_of_both_variants_read_alike(variant):
     info = device._session_info(layout.unpack(layout.pack(*row)))
     assert (info.index, info.peer_addr, info.peer_port, info.state) == (7, "10.0.0.9", 9253, "ESTABLISHED")
     assert info.session_id == bytes(range(16)).hex()
-    assert (info.bytes_sent, info.bytes_recv, info.packets_sent, info.packets_recv, info.rekey_count) == counts
+    assert (
+        info.bytes_sent,
+        info.bytes_recv,
+        info.packets_sent,
+        info.packets_recv,
+        info.rekey_count,
+    ) == counts
     assert info.telemetry["mtu"] == 1400
     assert info.telemetry["config_version"] == 9

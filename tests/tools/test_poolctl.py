@@ -51,7 +51,15 @@ def test_a_missing_reference_node_says_how_to_start_one(capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "argv", [[], ["listen", "0"], ["listen", "65536"], ["send", "-1", "x"], ["channel", "0", "list", "256"], ["nope"]]
+    "argv",
+    [
+        [],
+        ["listen", "0"],
+        ["listen", "65536"],
+        ["send", "-1", "x"],
+        ["channel", "0", "list", "256"],
+        ["nope"],
+    ],
 )
 def test_wrong_usage_is_status_2(argv, capsys):
     with pytest.raises(SystemExit) as caught:
@@ -67,5 +75,8 @@ def test_the_session_table_lines_up():
     ]
     lines = poolctl.table(rows).splitlines()
     assert len(lines) == 3
-    assert len({line.index(word) for line, word in zip(lines, ("STATE", "ESTABLISHED", "CLOSING"), strict=True)}) == 1
+    assert (
+        len({line.index(word) for line, word in zip(lines, ("STATE", "ESTABLISHED", "CLOSING"), strict=True)})
+        == 1
+    )
     assert poolctl.table([]) == "no sessions"

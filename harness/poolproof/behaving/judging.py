@@ -92,6 +92,10 @@ class Judge:
         return worst
 
     def _judge_one(self, error: BaseException) -> Judgement:
+        # Before deaths: that it died while being brought up is why, and no check had been asked of it.
+        if isinstance(error, DeviceUntestable):
+            reason = f"the device could not be tested: {_text(error)}"
+            return Judgement(StepStatus.INCONCLUSIVE, Wire.INCONCLUSIVE, reason, untestable=True)
         death = next((each for each in _causes(error) if isinstance(each, self._deaths)), None)
         if death is not None:
             said = f"the device died: {_text(death)}" if isinstance(death, DeviceDied) else _text(death)
@@ -101,9 +105,6 @@ class Judge:
             return Judgement(StepStatus.NOT_SUPPORTED, Wire.NOT_SUPPORTED, _text(error))
         if isinstance(error, Inconclusive):
             return Judgement(StepStatus.INCONCLUSIVE, Wire.INCONCLUSIVE, _text(error))
-        if isinstance(error, DeviceUntestable):
-            reason = f"the device could not be tested: {_text(error)}"
-            return Judgement(StepStatus.INCONCLUSIVE, Wire.INCONCLUSIVE, reason, untestable=True)
         if isinstance(error, self._failures):
             return Judgement(StepStatus.FAILED, Wire.FAIL, _text(error), _trace(error))
         if isinstance(error, StepNotImplementedError):

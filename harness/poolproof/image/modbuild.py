@@ -27,6 +27,7 @@ from .store import RECIPE, BuildTree
 
 _SHOWN_AS = "/poolproof/"  # where sandbox.sh shows the source tree
 _LOG_CAP = 64 * 2**20
+_DEATH_S = 10.0
 _MEMORY_MB = 2048
 
 
@@ -148,7 +149,18 @@ def _run(command: Sequence[str], log: Path, timeout: float) -> bool:
         finally:
             process.kill()  # the first process of the namespace dies with it, and all others with that
             process.wait()
+            _await_silence(process.stdout.fileno())
             process.stdout.close()
+
+
+def _await_silence(output: int) -> None:
+    """Return once nobody holds the write end: the kernel kills a namespace without being waited for."""
+    deadline = time.monotonic() + _DEATH_S
+    with selectors.DefaultSelector() as selector:
+        selector.register(output, selectors.EVENT_READ)
+        while (left := deadline - time.monotonic()) > 0:
+            if selector.select(left) and not os.read(output, 65536):
+                return
 
 
 def _setup_error(log: Path) -> HarnessError:

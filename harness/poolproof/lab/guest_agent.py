@@ -48,7 +48,7 @@ def _syscall(number: int, *arguments: Any) -> None:
 
 
 def run(argv: list[str], timeout: float | None = None, input: str = "") -> dict[str, Any]:
-    """Run a command, for `timeout` seconds at most: {"rc", "out", "err"}, text, undecodable bytes replaced."""
+    """Run a command, `timeout` seconds at most: {"rc", "out", "err"}, undecodable bytes replaced."""
     import subprocess
 
     done = subprocess.run(argv, input=input.encode(), capture_output=True, timeout=timeout, check=False)

@@ -19,8 +19,8 @@ from poolproof.errors import HarnessError
 ENV_URI = "POOLPROOF_LIBVIRT_URI"
 
 QEMU_CONF = """\
-user = "root"
-group = "root"
+user = "+{uid}"
+group = "+{gid}"
 dynamic_ownership = 0
 remember_owner = 0
 security_driver = "none"
@@ -158,7 +158,9 @@ class Hypervisor:
 
     def _prepare_root(self) -> None:
         (self._root / "etc").mkdir(parents=True)
-        (self._root / "etc" / "qemu.conf").write_text(QEMU_CONF)
+        (self._root / "etc" / "qemu.conf").write_text(
+            QEMU_CONF.format(uid=os.geteuid(), gid=os.getegid())
+        )
         if self._cache is not None and self._cache.is_dir():
             shutil.copytree(self._cache, self._root / "cache")
 

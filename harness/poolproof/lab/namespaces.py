@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The few Linux calls Python 3.11 lacks: unshare, mount, prctl, and id maps of a user namespace."""
+"""The few Linux calls Python 3.11 lacks: unshare, mount, prctl, id maps and capabilities."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ MS_PRIVATE = 0x40000
 MNT_DETACH = 2
 
 _PR_SET_PDEATHSIG = 1
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 47, 2
+_CAPABILITY_VERSION_3 = 0x20080522
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -72,8 +74,21 @@ def die_with_parent() -> None:
     _check(_libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0), "prctl")
 
 
-def map_to_root(uid: int, gid: int) -> None:
-    """Inside a fresh user namespace: let the outer `uid` and `gid` be root here."""
+def keep_identity(uid: int, gid: int) -> None:
+    """In a fresh user namespace: stay who we are, with every capability there, also for programs we start.
+
+    Not mapped to root: libvirt as root changes QEMU's groups, which such a namespace forbids.
+    """
     Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
-    Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+    Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
+    Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    data = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; twice 32 capabilities
+    _check(_libc.capget(header, data), "capget")
+    data[2], data[5] = data[1], data[4]
+    _check(_libc.capset(header, data), "capset")
+    permitted = data[1] | data[4] << 32
+    for number in range(permitted.bit_length()):
+        if permitted >> number & 1:
+            raised = _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, ctypes.c_ulong(number), 0, 0)
+            _check(raised, "prctl")

@@ -216,7 +216,7 @@ def _unshare_all() -> None:
         except PermissionError:
             pass  # root of a container without CAP_SYS_ADMIN: try as anyone else would
     ns.unshare(flags | ns.CLONE_NEWUSER)
-    ns.map_to_root(uid, gid)
+    ns.keep_identity(uid, gid)
 
 
 def _gate_loop(init: int) -> NoReturn:
