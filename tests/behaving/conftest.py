@@ -70,6 +70,13 @@ def caused(context):
     except DeviceDied as death:
         raise AssertionError("no answer") from death
 
+@step("it dies on the way up")
+def dies_early(context):
+    try:
+        raise DeviceDied("guest b panicked")
+    except DeviceDied as death:
+        raise DeviceUntestable("panics in init") from death
+
 @step("it runs {steps}")
 def nested(context, steps):
     context.execute_steps(f"Given {steps}")

@@ -52,6 +52,8 @@ def last(result: ScenarioResult) -> StepStatus:
         ("it raises DeviceDied", "fail", "died", "died",
          "the device died: guest a: BUG: unable to handle page fault"),
         ("its cause is a death", "fail", "died", "died", "the device died: guest b panicked"),
+        ("it dies on the way up", "inconclusive", "unknown", "inconclusive",
+         "the device could not be tested: panics in init"),
         ("it raises KeyError", "inconclusive", "unknown", "harness_error", "harness error: KeyError: 'oops'"),
         ("it raises SystemExit", "inconclusive", "unknown", "harness_error", "harness error: SystemExit: 3"),
         ("it raises Pending", "inconclusive", "unknown", "pending", "pending step: later"),

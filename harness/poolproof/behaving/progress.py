@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
 
 from poolproof.reports.text import line
 from poolproof.reports.wording import explain, style
@@ -35,16 +36,17 @@ class Progress:
         self._started = time.monotonic()
         self._bar = Bar(
             SpinnerColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[bad]}"),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}"),
+            MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=2 * len(str(total)) + 1)),
+            TextColumn("{task.fields[bad]}", table_column=Column(no_wrap=True, min_width=5)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
+            TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True)),
+            expand=True,
             console=self._console,
             transient=True,
             refresh_per_second=4,
             disable=not self._live,
         )
-        self._task = self._bar.add_task("", total=total, bad="")
+        self._task = self._bar.add_task("", total=total, bad="0 bad")
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -64,9 +66,8 @@ class Progress:
         self._done += 1
         bad = result.outcome not in _GOOD
         self._bad += bad
-        self._bar.update(
-            self._task, completed=self._done, bad=f"[red]{self._bad} bad[/]" if self._bad else ""
-        )
+        count = f"[red]{self._bad} bad[/]" if self._bad else "0 bad"
+        self._bar.update(self._task, completed=self._done, bad=count)
         if bad or not self._live:
             self._print(result, bad)
 

@@ -114,7 +114,8 @@ def select(found: Sequence[Case], tags: Sequence[str], only: Sequence[str]) -> l
     if only:
         wanted: set[str] = set()
         for each in only:
-            matched = {case.id for case in found if _matches(case, each)}
+            exact = {case.id for case in found if case.id == each}
+            matched = exact or {case.id for case in found if _matches(case, each)}
             if not matched:
                 close = difflib.get_close_matches(each, [case.id for case in found], n=3, cutoff=0.3)
                 hint = f"perhaps {' or '.join(close)}" if close else "list them with `poolproof list`"
@@ -142,7 +143,7 @@ def _tags_hold(case: Case, tags: Sequence[str]) -> bool:
 
 
 def _matches(case: Case, text: str) -> bool:
-    if fnmatch.fnmatchcase(case.id, text) or case.id.startswith(text.rstrip("/") + "/"):
+    if fnmatch.fnmatchcase(case.id, text) or case.id.startswith(text):
         return True
     located = re.fullmatch(r"(.*\.feature)(?::(\d+))?", text)
     if located:
