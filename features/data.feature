@@ -22,6 +22,22 @@ Feature: Data, sequence numbers and protection
       | device    | reference | IPv6   |
       | device    | device    | IPv6   |
 
+  @req.DATA-01 @req.FRAG-01 @req.FRAG-05 @req.MTU-04
+  Scenario Outline: messages of several packets between <client> and <server> over <family> arrive intact
+    From the first size that needs two fragments (1305) to the largest message (65535), both ways.
+
+    Given the <server> listens as server
+    And the <client> is connected to it over <family>
+    When both ends exchange messages of 1305, 2592, 2593, 20000 and 65535 bytes
+    Then every message arrived intact and in order
+    And neither end discarded a packet
+
+    Examples: pairings
+      | client    | server    | family |
+      | reference | device    | IPv4   |
+      | device    | reference | IPv6   |
+      | device    | device    | IPv4   |
+
   @req.DATA-01
   Scenario Outline: a message of <size> bytes is refused with <errno>
     Expected: the caller gets <errno>, nothing is sent, the session goes on.

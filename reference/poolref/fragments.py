@@ -95,7 +95,7 @@ class Reassembly:
         if (
             not chunk
             or end > header.total_len
-            or (last and end != header.total_len)
+            or last != (end == header.total_len)
             or (partial is not None and (partial.channel, len(partial.buffer)) != (channel, header.total_len))
         ):
             self._finish(msg_id, completed=False)

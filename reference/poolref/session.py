@@ -270,12 +270,13 @@ class Session(Endpoint):
         return Verdict.ACCEPTED
 
     def _heartbeat(self, header: Header, plaintext: bytes, now: int) -> Outcome:
+        # Answered whatever it holds: the ACK says that it arrived (HB-01, E-36).
+        self._ack_pending += 1
+        self._send_ack(now)
         try:
             self.peer_report = Telemetry.unpack(plaintext, self.settings.dialect.telemetry_order)
         except DecodeError:
             return DropReason.MALFORMED
-        self._ack_pending += 1
-        self._send_ack(now)
         return Verdict.ACCEPTED
 
     def _closed(self, header: Header, plaintext: bytes, now: int) -> Outcome:

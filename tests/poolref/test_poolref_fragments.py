@@ -83,6 +83,7 @@ def test_split_sizes_and_flags() -> None:
         (b"x", 65535, 65535, {}),
         (b"x", 0, 0, {}),
         (b"x", 3, 10, {"last": True}),
+        (b"x" * 8, 2, 10, {"last": False}),  # the end without LAST_FRAG (E-35)
         (b"", 3, 10, {"last": False}),
         (b"x", 3, 11, {}),  # another total
         (b"x", 3, 10, {"channel": 1}),
