@@ -3,12 +3,13 @@
 #      DEVICE=reference       the reference implementation instead: no VM, seconds
 #      POOL_SRC=DIR           your module's source directory      POOL_KO=FILE   your built module
 #      KERNEL=NAME            a kernel of vm_images/kernels.toml   KERNEL_IMAGE=FILE KERNEL_BUILD=DIR   your own kernel
+#      KERNEL_CMDLINE='slub_debug=FZPU'              more boot parameters for the guests
 #      TAGS=EXPR ONLY=TEXT    select scenarios    SEED=N   repeat a run    OFFLINE=1   touch no network
 # make test                   the fast suite     make lint   ruff, mypy, import rules
 # make prefetch               fetch and build all that an offline run needs
 
 VENV := .venv/bin
-export DEVICE POOL_SRC POOL_KO KERNEL KERNEL_IMAGE KERNEL_BUILD TAGS ONLY SEED OFFLINE REPORT_DIR
+export DEVICE POOL_SRC POOL_KO KERNEL KERNEL_IMAGE KERNEL_BUILD KERNEL_CMDLINE TAGS ONLY SEED OFFLINE REPORT_DIR
 
 .PHONY: conformance test lint prefetch bench clean
 conformance:

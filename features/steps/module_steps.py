@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import threading
 
 from behave import given, then, when
@@ -269,3 +270,59 @@ def bad_operation(context, operation, name):
     endpoint = context.stage.roles["server"]
     request = CHANNEL_REQ.pack(context.stage.index["server"], 0, operation, 0, 0, 0)
     check_errno(error_of(lambda: endpoint.call("pool.raw_ioctl", number=IOC_CHANNEL, argument=request)), name)
+
+
+# -- poolctl
+
+
+@given("the module is loaded on both guests")
+def loaded_on_both(context):
+    for role in ("server", "client"):
+        context.stage.cast("device", role)
+    context.commands = []
+
+
+@given("the module is not loaded")
+def not_loaded(context):
+    context.stage.roles["server"] = context.device.bare_endpoint("server")
+    context.commands = []
+
+
+@when('poolctl on the {role} runs "{arguments}"')
+def run_poolctl(context, role, arguments):
+    argv = ["env", "PYTHONPATH=/mnt/tools/python", "python3", "-m", "poolref.tools.poolctl"]
+    endpoint = context.stage.roles[role]
+    answer = endpoint.call("exec", argv=[*argv, *arguments.split()])
+    context.evidence.note(f"poolctl {arguments}: status {answer['rc']}\n{answer['out']}{answer['err']}")
+    context.commands.append((arguments, answer))
+
+
+@then("it prints a session index")
+def prints_index(context):
+    printed = context.commands[-1][1]["out"].strip()
+    assert printed.isdecimal(), f"it prints {context.commands[-1]}"
+
+
+@then('it prints "{text}"')
+def prints(context, text):
+    printed = context.commands[-1][1]["out"].strip()
+    assert printed == text, f"it prints {context.commands[-1]}"
+
+
+@then("it prints one session in state {state} as JSON")
+def prints_json(context, state):
+    rows = json.loads(context.commands[-1][1]["out"])
+    assert [row["state"] for row in rows] == [state], f"it prints {rows}"
+
+
+@then("every command ended with status 0")
+def all_succeeded(context):
+    failed = [(arguments, answer) for arguments, answer in context.commands if answer["rc"] != 0]
+    assert not failed, f"failed: {failed}"
+
+
+@then("it ends with status {status:d} and says {text}")
+def ends_with(context, status, text):
+    answer = context.commands[-1][1]
+    assert answer["rc"] == status, f"status {answer['rc']}: {answer['err']}"
+    assert text in answer["err"], f"it says {answer['err']}"

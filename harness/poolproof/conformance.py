@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import shlex
@@ -32,6 +31,7 @@ from poolref.errors import PoolError
 
 FEATURES = PROJECT / "features"
 SHIPPED = PROJECT / "kernel"
+REQUIREMENTS = PROJECT / "spec" / "requirements.toml"
 
 
 @dataclass(frozen=True)
@@ -144,13 +144,16 @@ def _report(settings: Settings, run_dir: Path, status: int) -> int:
         raise HarnessError(
             f"the run ended with status {status} before any scenario", hint=f"what there is lies in {run_dir}"
         ) from exc
-    if not saved.exists():
-        results.save(result, saved)
-    ledger = requirements.load(PROJECT / "spec" / "requirements.toml")
+    if saved.exists() and status != result.exit_status:
+        trouble = results.HarnessFault("teardown", "", f"the sandbox ended with status {status}")
+        result = replace(result, harness_errors=(*result.harness_errors, trouble))
+    result = replace(result, exit_status=gate.exit_status(result, bisect=settings.bisect))
+    results.save(result, saved)
+    ledger = requirements.load(REQUIREMENTS)
     renderer = reports.renderer(settings.cache, offline=settings.offline, progress=_progress)
     written = reports.write_all(result, run_dir, ledger=ledger, spec_dir=PROJECT / "spec", renderer=renderer)
     reports.show_summary(result, written, ledger=ledger)
-    return gate.exit_status(result, bisect=settings.bisect)
+    return result.exit_status
 
 
 def list_scenarios(settings: Settings) -> int:
@@ -220,6 +223,7 @@ def _device(job: Job) -> Iterator[Any]:
         cache=job.settings.cache,
         seed=job.settings.seed,
         modules=modules,
+        extra_cmdline=job.settings.kernel_cmdline,
     )
     with Lab(config) as lab:
         _progress(f"pair up after {time.monotonic() - started:.1f} s ({lab.accelerator.name})")
@@ -237,7 +241,7 @@ def _run_config(settings: Settings, run_dir: Path) -> RunConfig:
         features=FEATURES,
         run_dir=run_dir,
         tool_version=version("poolproof"),
-        spec_id=_spec_id(),
+        spec_id=requirements.load(REQUIREMENTS).spec_id,
         rerun=f"make conformance {settings.rerun_variables()}",
         tags=_tags(settings),
         only=[settings.only] if settings.only else (),
@@ -250,7 +254,3 @@ def _run_config(settings: Settings, run_dir: Path) -> RunConfig:
 def _tags(settings: Settings) -> list[str]:
     chosen = [settings.tags] if settings.tags else []
     return chosen + (["not @needs.kernel"] if settings.device == "reference" else [])
-
-
-def _spec_id() -> str:
-    return hashlib.sha256((PROJECT / "spec" / "requirements.toml").read_bytes()).hexdigest()[:16]

@@ -34,6 +34,7 @@ class Settings:
     kernel: str | None
     kernel_image: Path | None
     kernel_build: Path | None
+    kernel_cmdline: str
     tags: str
     only: str
     seed: int
@@ -62,6 +63,7 @@ class Settings:
             ("KERNEL", self.kernel),
             ("KERNEL_IMAGE", self.kernel_image),
             ("KERNEL_BUILD", self.kernel_build),
+            ("KERNEL_CMDLINE", self.kernel_cmdline or None),
             ("SEED", self.seed),
         ]
         return " ".join(f"{name}={shlex.quote(str(value))}" for name, value in pairs if value is not None)
@@ -80,6 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--kernel", "KERNEL", "a kernel of vm_images/kernels.toml", metavar="NAME")
     option("--kernel-image", "KERNEL_IMAGE", "your own kernel (bzImage or vmlinux)", metavar="FILE")
     option("--kernel-build", "KERNEL_BUILD", "its build directory", metavar="DIR")
+    option("--kernel-cmdline", "KERNEL_CMDLINE", "more boot parameters, e.g. slub_debug=FZPU", metavar="TEXT")
     option("--tags", "TAGS", "tag expression, e.g. '@req.HS-03 and not @slow'", metavar="EXPR")
     option("--only", "ONLY", "scenario id, or part of a scenario's name", metavar="TEXT")
     option("--seed", "SEED", "seed of every random choice (default: drawn and printed)", metavar="N")
@@ -126,6 +129,7 @@ def from_arguments(args: argparse.Namespace) -> Settings:
         kernel=args.kernel,
         kernel_image=_path(args.kernel_image, "KERNEL_IMAGE", directory=False),
         kernel_build=_path(args.kernel_build, "KERNEL_BUILD", directory=True),
+        kernel_cmdline=args.kernel_cmdline or "",
         tags=args.tags or "",
         only=args.only or "",
         seed=seed,
