@@ -52,9 +52,11 @@ Feature: Module life cycle
 
   @req.L01
   Scenario: unloading one of two modules under traffic ends the session at both
+    Expected: gone within 5 s in the middle of what the client sends, and the client learns of it.
+
     Given the device listens as server
     And the device is connected to it over IPv4
-    And both ends exchange messages of 1000 bytes without pause
+    And the client sends messages of 1000 bytes without pause
     When the server's module is unloaded
     Then it is gone within 5 s with /dev/pool and /proc/pool
     And the client no longer lists the session

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import threading
 
@@ -213,31 +214,26 @@ def does_not_arrive_on(context, channel):
     stage.transfer("client", stage.message(33))
 
 
-@given("both ends exchange messages of {size:d} bytes without pause")
+@given("the client sends messages of {size:d} bytes without pause")
 def traffic(context, size):
+    """Nobody receives: an open control file would pin the server's module."""
     stage = context.stage
-    stop, counts = threading.Event(), dict.fromkeys(ROLES, 0)
+    stop = threading.Event()
 
-    def pump(sender, receiver):
-        while not stop.is_set():
-            try:
-                stage.roles[sender].send(stage.index[sender], bytes(size))
-                stage.roles[receiver].recv(stage.index[receiver])
-            except OSError:
-                return
-            counts[sender] += 1
+    def pump():
+        with contextlib.suppress(OSError):
+            while not stop.is_set():
+                stage.roles["client"].send(stage.index["client"], bytes(size))
 
-    threads = [threading.Thread(target=pump, args=pair, daemon=True) for pair in (ROLES, ROLES[::-1])]
-    for thread in threads:
-        thread.start()
+    thread = threading.Thread(target=pump, daemon=True)
+    thread.start()
 
     def end():
         stop.set()
-        for thread in threads:
-            thread.join(30)
+        thread.join(30)
 
     context.add_cleanup(end)
-    eventually(lambda: all(n >= 3 for n in counts.values()), "three messages each way")
+    eventually(lambda: stage.session("server").bytes_recv >= 3 * size, "three messages arriving")
 
 
 @then("the {kind} lists {count:d} session")
