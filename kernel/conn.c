@@ -10,8 +10,6 @@
 #include "counters.h"
 #include "session.h"
 
-#define FLUSH_VECS	16
-#define READS_PER_WORK	16
 #define LINGERING_MAX	256
 
 static DEFINE_SPINLOCK(conns_lock);
@@ -19,8 +17,6 @@ static LIST_HEAD(conns);
 static atomic_t conns_lingering = ATOMIC_INIT(0);
 static DECLARE_WAIT_QUEUE_HEAD(conns_gone);
 
-static void conn_rx_work(struct work_struct *work);
-static void conn_tx_work(struct work_struct *work);
 static void conn_timer_work(struct work_struct *work);
 
 struct pool_conn *pool_conn_alloc(struct socket *sock, enum pool_phase phase)
@@ -41,8 +37,8 @@ struct pool_conn *pool_conn_alloc(struct socket *sock, enum pool_phase phase)
 	mutex_init(&c->rx_lock);
 	mutex_init(&c->tx_lock);
 	init_waitqueue_head(&c->tx_wait);
-	INIT_WORK(&c->rx_work, conn_rx_work);
-	INIT_WORK(&c->tx_work, conn_tx_work);
+	INIT_WORK(&c->rx_work, pool_conn_rx_work);
+	INIT_WORK(&c->tx_work, pool_conn_tx_work);
 	INIT_DELAYED_WORK(&c->timer, conn_timer_work);
 	spin_lock(&conns_lock);
 	list_add_tail(&c->all, &conns);
@@ -56,23 +52,13 @@ no_conn:
 	return NULL;
 }
 
-static void conn_drop_txq(struct pool_conn *c)
-{
-	struct pool_txbuf *b, *next;
-
-	list_for_each_entry_safe(b, next, &c->txq, list)
-		kvfree(b);
-	INIT_LIST_HEAD(&c->txq);
-	c->txq_bytes = 0;
-}
-
 static void conn_free(struct kref *ref)
 {
 	struct pool_conn *c = container_of(ref, struct pool_conn, ref);
 
 	WARN_ON(c->session);
 	sock_release(c->sock);
-	conn_drop_txq(c);
+	pool_conn_drop_txq(c);
 	kvfree_sensitive(c->rx_buf, c->rx_size);
 	kfree(c);
 }
@@ -224,6 +210,13 @@ void pool_conn_disarm(struct pool_conn *c)
 		pool_conn_put(c);
 }
 
+void pool_conn_end_linger(struct pool_conn *c)
+{
+	lockdep_assert_held(&c->rx_lock);
+	atomic_dec(&conns_lingering);
+	pool_conn_kill(c);
+}
+
 static void conn_timer_work(struct work_struct *work)
 {
 	struct pool_conn *c = container_of(to_delayed_work(work), struct pool_conn, timer);
@@ -236,10 +229,8 @@ static void conn_timer_work(struct work_struct *work)
 		pool_conn_kill(c);
 	} else {
 		mutex_lock(&c->rx_lock);
-		if (c->phase == POOL_PHASE_LINGER && !pool_conn_dead(c)) {
-			atomic_dec(&conns_lingering);
-			pool_conn_kill(c);
-		}
+		if (c->phase == POOL_PHASE_LINGER && !pool_conn_dead(c))
+			pool_conn_end_linger(c);
 		mutex_unlock(&c->rx_lock);
 	}
 	pool_conn_put(c);
@@ -262,276 +253,6 @@ void pool_conn_linger(struct pool_conn *c)
 	pool_conn_flush(c);
 	mutex_unlock(&c->tx_lock);
 	pool_conn_kick_rx(c);
-}
-
-int pool_conn_fill(struct pool_conn *c, int msg_flags)
-{
-	struct msghdr msg = { .msg_flags = msg_flags | MSG_NOSIGNAL };
-	struct kvec vec;
-
-	if (c->rx_head == c->rx_tail) {
-		c->rx_head = 0;
-		c->rx_tail = 0;
-	} else if (c->rx_head && c->rx_tail > c->rx_size / 2) {
-		memmove(c->rx_buf, c->rx_buf + c->rx_head, c->rx_tail - c->rx_head);
-		c->rx_tail -= c->rx_head;
-		c->rx_head = 0;
-	}
-	vec.iov_base = c->rx_buf + c->rx_tail;
-	vec.iov_len = c->rx_size - c->rx_tail;
-	return kernel_recvmsg(c->sock, &msg, &vec, 1, vec.iov_len, msg.msg_flags);
-}
-
-struct pool_hdr *pool_conn_peek(struct pool_conn *c)
-{
-	struct pool_hdr *h;
-	u32 have, total;
-
-	for (;;) {
-		have = c->rx_tail - c->rx_head;
-		if (c->rx_skip) {
-			u32 part = min(have, c->rx_skip);
-
-			c->rx_head += part;
-			c->rx_skip -= part;
-			if (c->rx_skip)
-				return NULL;
-			continue;
-		}
-		if (have < POOL_HDR_LEN)
-			return NULL;
-		h = (struct pool_hdr *)(c->rx_buf + c->rx_head);
-		total = POOL_HDR_LEN + pool_hdr_payload_len(h);
-		if (total > c->rx_size) {
-			pool_count(malformed);
-			c->rx_skip = total;
-			continue;
-		}
-		return have < total ? NULL : h;
-	}
-}
-
-/* A session's packets may be of any size. */
-int pool_conn_grow(struct pool_conn *c)
-{
-	u8 *buf = kvmalloc(POOL_PACKET_MAX, GFP_KERNEL);
-
-	if (!buf)
-		return -ENOMEM;
-	memcpy(buf, c->rx_buf + c->rx_head, c->rx_tail - c->rx_head);
-	c->rx_tail -= c->rx_head;
-	c->rx_head = 0;
-	kvfree_sensitive(c->rx_buf, c->rx_size);
-	c->rx_buf = buf;
-	c->rx_size = POOL_PACKET_MAX;
-	return 0;
-}
-
-static int conn_dispatch(struct pool_conn *c)
-{
-	struct pool_hdr *packet;
-	struct pool_session *s;
-	int next = POOL_RX_NEXT;
-
-	if (c->phase == POOL_PHASE_CLIENT)
-		return POOL_RX_STOP;
-	while (next == POOL_RX_NEXT) {
-		if (c->phase == POOL_PHASE_LINGER) {
-			c->rx_head = c->rx_tail;
-			return POOL_RX_NEXT;
-		}
-		packet = pool_conn_peek(c);
-		if (!packet)
-			return POOL_RX_NEXT;
-		if (c->phase == POOL_PHASE_PENDING) {
-			/* The handler may give the connection another buffer. */
-			u32 total = POOL_HDR_LEN + pool_hdr_payload_len(packet);
-
-			c->rx_head += total;
-			next = pool_handshake_receive(c, packet);
-			continue;
-		}
-		s = c->session;
-		if (pool_rxq_full(s))
-			return POOL_RX_PAUSE;
-		c->rx_head += POOL_HDR_LEN + pool_hdr_payload_len(packet);
-		next = pool_session_receive(s, packet);
-	}
-	return next;
-}
-
-static void conn_eof(struct pool_conn *c, int err)
-{
-	switch (c->phase) {
-	case POOL_PHASE_PENDING:
-		if (pool_pending_claim(c)) {
-			pool_count(handshakes_failed);
-			pool_conn_kill(c);
-		}
-		break;
-	case POOL_PHASE_SESSION:
-		pool_session_end_locked(c->session, POOL_CLOSE_NONE,
-					err ? "connection lost" : "connection closed by the peer");
-		break;
-	case POOL_PHASE_LINGER:
-		atomic_dec(&conns_lingering);
-		pool_conn_kill(c);
-		break;
-	case POOL_PHASE_CLIENT:
-		break;
-	}
-}
-
-static void conn_rx_work(struct work_struct *work)
-{
-	struct pool_conn *c = container_of(work, struct pool_conn, rx_work);
-	int reads, next, n;
-
-	for (reads = 0; reads < READS_PER_WORK; reads++) {
-		mutex_lock(&c->rx_lock);
-		next = pool_conn_dead(c) ? POOL_RX_STOP : conn_dispatch(c);
-		if (next != POOL_RX_NEXT || pool_conn_dead(c)) {
-			mutex_unlock(&c->rx_lock);
-			goto out;
-		}
-		n = pool_conn_fill(c, MSG_DONTWAIT);
-		if (n > 0)
-			c->rx_tail += n;
-		else if (n != -EAGAIN && n != -ERESTARTSYS && n != -EINTR)
-			conn_eof(c, n);
-		mutex_unlock(&c->rx_lock);
-		if (n <= 0)
-			goto out;
-		cond_resched();
-	}
-	pool_conn_kick_rx(c);
-out:
-	pool_conn_put(c);
-}
-
-struct pool_txbuf *pool_txbuf_alloc(u32 payload_len)
-{
-	struct pool_txbuf *b = kvmalloc(struct_size(b, data, POOL_HDR_LEN + payload_len), GFP_KERNEL);
-
-	if (b) {
-		b->len = POOL_HDR_LEN + payload_len;
-		b->sent = 0;
-		memset(b->data, 0, POOL_HDR_LEN);
-	}
-	return b;
-}
-
-bool pool_conn_crowded(const struct pool_conn *c)
-{
-	return READ_ONCE(c->txq_bytes) >= POOL_TXQ_BYTES;
-}
-
-void pool_conn_queue(struct pool_conn *c, struct pool_txbuf *b)
-{
-	lockdep_assert_held(&c->tx_lock);
-	list_add_tail(&b->list, &c->txq);
-	WRITE_ONCE(c->txq_bytes, c->txq_bytes + b->len);
-}
-
-void pool_conn_flush(struct pool_conn *c)
-{
-	lockdep_assert_held(&c->tx_lock);
-	while (!list_empty(&c->txq) && !pool_conn_dead(c)) {
-		struct msghdr msg = { .msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL };
-		struct kvec vec[FLUSH_VECS];
-		struct pool_txbuf *b, *next;
-		size_t total = 0;
-		int n = 0;
-
-		list_for_each_entry(b, &c->txq, list) {
-			vec[n].iov_base = b->data + b->sent;
-			vec[n].iov_len = b->len - b->sent;
-			total += vec[n].iov_len;
-			if (++n == FLUSH_VECS)
-				break;
-		}
-		n = kernel_sendmsg(c->sock, &msg, vec, n, total);
-		if (n == -EAGAIN)
-			return;
-		if (n < 0) {
-			/* The stream is broken: the receiving side will see it end. */
-			conn_drop_txq(c);
-			pool_conn_kick_rx(c);
-			break;
-		}
-		list_for_each_entry_safe(b, next, &c->txq, list) {
-			u32 part = min_t(u32, n, b->len - b->sent);
-
-			b->sent += part;
-			n -= part;
-			if (b->sent < b->len)
-				break;
-			list_del(&b->list);
-			WRITE_ONCE(c->txq_bytes, c->txq_bytes - b->len);
-			kvfree(b);
-		}
-	}
-	if (list_empty(&c->txq) && test_and_clear_bit(POOL_CONN_FIN, &c->flags))
-		kernel_sock_shutdown(c->sock, SHUT_WR);
-	if (!pool_conn_crowded(c))
-		wake_up_all(&c->tx_wait);
-}
-
-static void conn_tx_work(struct work_struct *work)
-{
-	struct pool_conn *c = container_of(work, struct pool_conn, tx_work);
-	struct pool_session *s = NULL;
-
-	mutex_lock(&c->tx_lock);
-	pool_conn_flush(c);
-	mutex_unlock(&c->tx_lock);
-
-	/* An ACK that found no room. */
-	mutex_lock(&c->rx_lock);
-	if (c->session) {
-		s = c->session;
-		pool_session_get(s);
-	}
-	mutex_unlock(&c->rx_lock);
-	if (s) {
-		if (atomic_read(&s->acks_owed))
-			pool_send_ack(s);
-		pool_session_put(s);
-	}
-	pool_conn_put(c);
-}
-
-int pool_conn_send_plain(struct pool_conn *c, u8 type, const u8 *session_id, u64 timestamp,
-			 const void *payload, u32 len)
-{
-	struct pool_txbuf *b = pool_txbuf_alloc(len);
-	struct pool_hdr *h;
-	int err = 0;
-
-	if (!b)
-		return -ENOMEM;
-	h = (struct pool_hdr *)b->data;
-	h->ver_type = POOL_VERSION << 4 | type;
-	h->timestamp = cpu_to_be64(timestamp);
-	h->payload_len = cpu_to_be16(len);
-	if (session_id)
-		memcpy(h->session_id, session_id, POOL_ID_LEN);
-	memcpy(h + 1, payload, len);
-	mutex_lock(&c->tx_lock);
-	if (pool_conn_crowded(c)) {
-		err = -ENOBUFS;
-		kvfree(b);
-	} else {
-		pool_conn_queue(c, b);
-		pool_conn_flush(c);
-	}
-	mutex_unlock(&c->tx_lock);
-	return err;
-}
-
-void pool_conn_send_advisory(struct pool_conn *c, u8 code)
-{
-	pool_conn_send_plain(c, POOL_CLOSE, NULL, ktime_get_ns(), &code, sizeof(code));
 }
 
 static bool conns_empty(void)

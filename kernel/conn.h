@@ -103,10 +103,13 @@ void pool_conn_attach(struct pool_conn *c);
 void pool_conn_kill(struct pool_conn *c);
 /* Let what was queued reach the peer, then close; rx_lock is held. */
 void pool_conn_linger(struct pool_conn *c);
+void pool_conn_end_linger(struct pool_conn *c);
 void pool_conn_arm(struct pool_conn *c, unsigned int ms);
 void pool_conn_disarm(struct pool_conn *c);
 void pool_conn_kick_rx(struct pool_conn *c);
 void pool_conn_kick_tx(struct pool_conn *c);
+void pool_conn_rx_work(struct work_struct *work);
+void pool_conn_tx_work(struct work_struct *work);
 
 /* Read what fits: bytes, 0 at the end of the stream, or an error. */
 int pool_conn_fill(struct pool_conn *c, int msg_flags);
@@ -118,6 +121,7 @@ struct pool_txbuf *pool_txbuf_alloc(u32 payload_len);
 /* tx_lock is held. */
 void pool_conn_queue(struct pool_conn *c, struct pool_txbuf *b);
 void pool_conn_flush(struct pool_conn *c);
+void pool_conn_drop_txq(struct pool_conn *c);
 bool pool_conn_crowded(const struct pool_conn *c);
 
 /* A packet outside any session, unauthenticated. */
@@ -136,9 +140,6 @@ u16 pool_listener_port(void);
 
 /* handshake.c: a packet on a pending connection; rx_lock is held. */
 int pool_handshake_receive(struct pool_conn *c, struct pool_hdr *packet);
-int pool_handshake_init(void);
-void pool_handshake_start(void);
-void pool_handshake_exit(void);
 
 /* What a packet's handler wants next. */
 enum { POOL_RX_NEXT, POOL_RX_PAUSE, POOL_RX_STOP };

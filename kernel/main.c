@@ -2,6 +2,7 @@
 #include <linux/module.h>
 #include <linux/rcupdate.h>
 #include "conn.h"
+#include "cookie.h"
 #include "device.h"
 #include "faults.h"
 #include "params.h"
@@ -84,7 +85,7 @@ static int __init pool_module_init(void)
 		return err;
 	err = make_node_key();
 	if (!err)
-		err = pool_handshake_init();
+		err = pool_cookie_init();
 	if (err) {
 		pr_err("pool: no random bytes (%d)\n", err);
 		goto wipe;
@@ -104,7 +105,7 @@ static int __init pool_module_init(void)
 		pr_err("pool: cannot register /dev/pool (%d)\n", err);
 		goto proc;
 	}
-	pool_handshake_start();
+	pool_cookie_start();
 	pr_info("pool: version %s loaded, protocol %d, transport tcp\n", THIS_MODULE->version, POOL_VERSION);
 	return 0;
 
@@ -113,7 +114,7 @@ proc:
 workqueue:
 	destroy_workqueue(pool_wq);
 wipe:
-	pool_handshake_exit();
+	pool_cookie_exit();
 	memzero_explicit(node_private, sizeof(node_private));
 	return err;
 }
@@ -125,7 +126,7 @@ static void __exit pool_module_exit(void)
 	pool_listener_stop();
 	pool_sessions_shutdown();
 	pool_conns_shutdown();
-	pool_handshake_exit();
+	pool_cookie_exit();
 	/* Every timer is cancelled or on the queue by now; this runs what is left. */
 	destroy_workqueue(pool_wq);
 	pool_table_wipe();

@@ -9,7 +9,6 @@
 #include <linux/types.h>
 
 #define POOL_VERSION		1
-#define POOL_PORT		9253
 #define POOL_KEY_LEN		32
 #define POOL_HMAC_LEN		32
 #define POOL_TAG_LEN		16
