@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import base64
-import dataclasses
 import itertools
 import json
 import socket
@@ -16,6 +14,7 @@ from typing import Any
 import paramiko
 
 from poolproof.lab.toolsdisk import SshIdentity
+from poolref.tools.plain import decode, encode
 
 AGENT_PORT = 7  # pp-init starts it there
 CONNECT_TIMEOUT_S = 20.0
@@ -166,27 +165,3 @@ class Agent:
         else:
             message = error["message"] or error["type"]
             future.set_exception(AgentError(error["errno"], message, method))
-
-
-def encode(value: Any) -> Any:
-    """JSON-ready form: bytes as {"b64": text}."""
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return {"b64": base64.b64encode(value).decode()}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
-    if isinstance(value, dict):
-        return {str(key): encode(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [encode(item) for item in value]
-    return value
-
-
-def decode(value: Any) -> Any:
-    """What `encode` made, undone."""
-    if isinstance(value, dict):
-        if value.keys() == {"b64"}:
-            return base64.b64decode(value["b64"])
-        return {key: decode(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [decode(item) for item in value]
-    return value

@@ -11,7 +11,6 @@ emulated CPU up to a second of boot time: only what is always needed is imported
 
 from __future__ import annotations
 
-import binascii
 import ctypes
 import fcntl
 import json
@@ -20,6 +19,8 @@ import socket
 import struct
 import threading
 import time
+
+from poolref.tools.plain import decode, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -198,28 +199,6 @@ def pool(method: str, params: dict[str, Any]) -> Any:
         raise AttributeError(method)
     with PoolDevice() as device:
         return getattr(device, method)(**params)
-
-
-def encode(value: Any) -> Any:
-    if isinstance(value, (bytes, bytearray)):
-        return {"b64": binascii.b2a_base64(value, newline=False).decode()}
-    if hasattr(value, "__dataclass_fields__"):
-        value = {name: getattr(value, name) for name in value.__dataclass_fields__}
-    if isinstance(value, dict):
-        return {str(key): encode(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [encode(item) for item in value]
-    return value
-
-
-def decode(value: Any) -> Any:
-    if isinstance(value, dict):
-        if value.keys() == {"b64"}:
-            return binascii.a2b_base64(value["b64"])
-        return {key: decode(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [decode(item) for item in value]
-    return value
 
 
 class Connection:

@@ -24,6 +24,7 @@ _COMPILED = (
     "python/poolref/__init__.py",
     "python/poolref/tools/__init__.py",
     "python/poolref/tools/kernel_abi.py",
+    "python/poolref/tools/plain.py",
 )
 
 

@@ -7,16 +7,15 @@ Reply: {"result": ...} or {"errno": N, "error": TEXT}. Methods are those of `bac
 
 from __future__ import annotations
 
-import base64
 import errno
 import json
 import os
 import socket
-from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from poolref.tools.kernel_abi import DEFAULT_PORT, MAX_MESSAGE, SessionInfo
+from poolref.tools.plain import decode, encode
 
 METHODS = frozenset(
     {"listen", "stop", "connect", "send", "recv", "sessions", "close_session", "channel", "counters"}
@@ -30,28 +29,6 @@ def default_socket() -> Path:
     if explicit:
         return Path(explicit)
     return Path(os.environ.get("XDG_RUNTIME_DIR") or "/run") / "poold.sock"
-
-
-def encode(value: Any) -> Any:
-    """JSON-ready form of a method's argument or result."""
-    if isinstance(value, (bytes, bytearray)):
-        return {"b64": base64.b64encode(value).decode()}
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    if isinstance(value, (list, tuple)):
-        return [encode(item) for item in value]
-    if isinstance(value, dict):
-        return {key: encode(item) for key, item in value.items()}
-    return value
-
-
-def decode(value: Any) -> Any:
-    """Inverse of `encode` for bytes."""
-    if isinstance(value, dict):
-        if set(value) == {"b64"}:
-            return base64.b64decode(value["b64"])
-        return {key: decode(item) for key, item in value.items()}
-    return [decode(item) for item in value] if isinstance(value, list) else value
 
 
 class ControlClient:

@@ -17,8 +17,9 @@ from typing import Any
 
 from poolref.errors import PoolError
 from poolref.node import Node
-from poolref.tools.control import MAX_LINE, METHODS, decode, default_socket, encode
+from poolref.tools.control import MAX_LINE, METHODS, default_socket
 from poolref.tools.node_backend import NodeBackend
+from poolref.tools.plain import decode, encode
 
 
 async def answer(backend: NodeBackend, line: bytes) -> dict[str, Any]:
