@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import json
 import threading
+import time
 
 from behave import given, then, when
 from session_steps import check_errno, error_of
@@ -25,6 +26,7 @@ from poolref.tools.kernel_abi import (
     IOC_SESSIONS,
     MESSAGE_REQ,
 )
+from poolref.wire import Init
 
 
 def exists(endpoint, path):
@@ -326,3 +328,37 @@ def ends_with(context, status, text):
     answer = context.commands[-1][1]
     assert answer["rc"] == status, f"status {answer['rc']}: {answer['err']}"
     assert text in answer["err"], f"it says {answer['err']}"
+
+
+# -- the lab
+
+
+@when("the server's guest is restored twice, the module loaded and a session opened each time")
+def restore_twice(context):
+    stage = context.stage
+    endpoint = context.device.bare_endpoint("server")
+    stage.roles["server"] = endpoint
+    context.keys = []
+    for _ in range(2):
+        endpoint.guest.reset()
+        endpoint.load()
+        endpoint.listen(endpoint.port)
+        client = stage.client()
+        client.stream.send(client.init())
+        context.keys.append(client.await_challenge().server_pubkey)
+        server = stage.scripted_server()
+        endpoint.connect(server.address, server.port)
+        context.keys.append(Init.unpack(server.received[0].payload).client_pubkey)
+
+
+@then("no ephemeral key was used twice")
+def keys_differ(context):
+    assert len(context.keys) == 4
+    assert len(set(context.keys)) == 4, f"repeated: {[key.hex() for key in context.keys]}"
+
+
+@then("the guest's clock is right")
+def clock_is_right(context):
+    answer = context.stage.roles["server"].call("exec", argv=["date", "+%s"])
+    off = int(answer["out"]) - time.time()
+    assert abs(off) < 5, f"it is {off:.0f} s off"
