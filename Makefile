@@ -6,12 +6,14 @@
 #      KERNEL_CMDLINE='slub_debug=FZPU'              more boot parameters for the guests
 #      TAGS=EXPR ONLY=TEXT    select scenarios    SEED=N   repeat a run    OFFLINE=1   touch no network
 # make test                   the fast suite     make lint   ruff, mypy, import rules
+# make test-vm                the tests that boot virtual machines (the lab, images, broken devices): minutes
+# make bench                  benchmarks: the reference against bare loops, the lab's times
 # make prefetch               fetch and build all that an offline run needs
 
 VENV := .venv/bin
 export DEVICE POOL_SRC POOL_KO KERNEL KERNEL_IMAGE KERNEL_BUILD KERNEL_CMDLINE TAGS ONLY SEED OFFLINE REPORT_DIR
 
-.PHONY: conformance test lint prefetch bench clean
+.PHONY: conformance test test-vm lint prefetch bench clean
 conformance:
 	@harness/bootstrap.sh $(if $(filter reference,$(DEVICE)),reference,conformance)
 	@$(VENV)/poolproof conformance
@@ -19,6 +21,11 @@ conformance:
 test:
 	@harness/bootstrap.sh test
 	@$(VENV)/python -m pytest -n auto
+
+test-vm:
+	@harness/bootstrap.sh test
+	@harness/bootstrap.sh conformance
+	@$(VENV)/python -m pytest -m vm tests/vm
 
 lint:
 	@harness/bootstrap.sh test
