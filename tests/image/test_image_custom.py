@@ -11,7 +11,7 @@ import pytest
 from test_image_bootimage import ELF, make_bzimage
 
 from poolproof.errors import HarnessError
-from poolproof.image.custom import find_kernel_build, require_config
+from poolproof.image.custom import compiler_note, find_kernel_build, require_config
 from poolproof.image.debian import read_list
 from poolproof.image.store import RECIPE, ImageStore
 
@@ -24,8 +24,8 @@ COMPLETE = "".join(f"CONFIG_{line.removeprefix('y:')}=y\n" for line in read_list
 def build(tmp_path: Path) -> Path:
     """A kernel build directory outside its source tree, with one module."""
     directory = tmp_path / "build"
-    (directory / "include/config").mkdir(parents=True)
-    (directory / "include/config/kernel.release").write_text(RELEASE + "\n")
+    (directory / "include/generated").mkdir(parents=True)
+    (directory / "include/generated/utsrelease.h").write_text(f'#define UTS_RELEASE "{RELEASE}"\n')
     (directory / ".config").write_text(COMPLETE)
     (tmp_path / "linux").mkdir()
     (directory / "Makefile").write_text(f"# Automatically generated\ninclude {tmp_path}/linux/Makefile\n")
@@ -101,3 +101,21 @@ def test_an_elf_kernel_without_pvh_entry_is_refused(tmp_path: Path) -> None:
     file.write_bytes(ELF)
     with pytest.raises(HarnessError, match="no PVH entry"):
         ImageStore(tmp_path / "cache", offline=True).custom(file, None)
+
+
+@pytest.mark.parametrize(
+    ("built", "here", "note"),
+    [
+        ("gcc-12 (Debian 12.2.0-14) 12.2.0", "gcc (Debian 12.2.0-14) 12.2.0", False),
+        ("gcc (Debian 12.2.0-14) 12.2.0", "gcc (Debian 14.2.0-19) 14.2.0", True),
+    ],
+)
+def test_another_compiler_than_the_kernels_is_mentioned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built: str, here: str, note: bool
+) -> None:
+    (tmp_path / "gcc").write_text(f"#!/bin/sh\necho '{here}'\n")
+    (tmp_path / "gcc").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    config = f'CONFIG_CC_VERSION_TEXT="{built}"\n'
+    assert bool(compiler_note(config)) == note
+    assert compiler_note("") is None

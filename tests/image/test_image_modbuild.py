@@ -10,6 +10,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import uuid
 from pathlib import Path
@@ -126,7 +127,9 @@ def test_the_build_is_unprivileged_and_sees_nothing_of_the_host(
         "grep CapBnd /proc/self/status",
         "mount -t tmpfs none /tmp && echo mounted",
         "echo x > /usr/bin/spoiled && echo wrote-usr",
-        "echo 1 > /proc/sys/kernel/printk && echo wrote-proc",
+        # Only opened: nothing is written to the host should it work.
+        ": >> /proc/sys/kernel/printk && echo wrote-sysctl",
+        ": >> /proc/sysrq-trigger && echo wrote-sysrq",
         "env | sort",
     )
     os.environ["POOLPROOF_TEST_SECRET"] = "geheim-env"
@@ -254,6 +257,32 @@ def test_a_failing_build_says_its_first_error(tree: BuildTree, source: Path, tmp
     assert result.first_error == "module/a.c:1:2: error: no such thing"
     assert result.exit_status == 2
     assert "later" in result.log.read_text()
+
+
+@needs_namespaces
+def test_the_sandbox_holds_for_users_too(tmp_path: Path) -> None:
+    """Without root there is one user only: the same attacks again, as root of such a user namespace."""
+    enter = ["unshare", "--user", "--map-root-user"]
+    if subprocess.run([*enter, "true"], check=False, capture_output=True).returncode != 0:
+        pytest.skip("user namespaces are not allowed here")
+    attacks = "users_tree or unprivileged or no_network or survives"
+    command = [
+        *enter,
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-q",
+        "-k",
+        attacks,
+        __file__,
+    ]
+    done = subprocess.run(
+        [*command, "--basetemp", str(tmp_path / "inner")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+    assert "...." in done.stdout
 
 
 @needs_namespaces

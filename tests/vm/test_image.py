@@ -142,6 +142,15 @@ def test_a_module_is_built_and_loaded(target: Target, boot: Boot, tmp_path: Path
     assert "hello from the enclosing tree" in result["output"]
 
 
+def test_a_kernel_that_the_user_brings_boots(target: Target, boot: Boot) -> None:
+    store = ImageStore(default_cache(), offline=True)
+    installed = target.tree.root / "usr/lib/modules" / target.image.release
+    image, _tree = store.custom(target.image.bzimage, installed)
+    assert (image.kernel, image.release) == ("custom", target.image.release)
+    result = boot(image, "uname -r && modprobe wireguard")
+    assert (result["status"], result["output"]) == (0, target.image.release + "\n"), result["console"]
+
+
 def test_a_wrapping_makefile_and_errors_of_the_real_compiler(target: Target, tmp_path: Path) -> None:
     source = tmp_path / "module"
     source.mkdir()

@@ -76,7 +76,11 @@ if $drop true 2> /dev/null; then
     find root/poolproof -xdev -exec chown -h "$nobody:$nobody" {} +
     find root/poolproof -xdev ! -type l -exec chmod u+rwX {} +
 else
-    # Only one user exists in this user namespace: become it without privileges, in one more.
+    # Only one user exists in this user namespace: become it without privileges, in one more. That takes a writable
+    # /proc/self; what else can be written in /proc may answer to this user, who may be the host's root.
+    for path in sys irq bus fs acpi scsi driver tty $(cd root/proc && find . -maxdepth 1 -type f -perm /222); do
+        [ ! -e "root/proc/$path" ] || readonly_bind "root/proc/$path" "root/proc/$path"
+    done
     drop="unshare --user --map-user=$nobody --map-group=$nobody setpriv --no-new-privs"
 fi
 

@@ -118,15 +118,17 @@ def find_kernel_build(path: Path, release: str) -> KernelBuild:
     if others:
         raise HarnessError(f"KERNEL_BUILD has modules for {', '.join(others)}, the image is {release}")
     build = (installed / "build").resolve() if installed else path
-    release_file = build / "include/config/kernel.release"
+    # What a module's vermagic will say; kernel.release may differ from it in a distribution's headers.
+    release_file = build / "include/generated/utsrelease.h"
     if not release_file.is_file():
         if installed:
             return KernelBuild(release, None, installed)
         raise HarnessError(
             f"{path} is neither a kernel build directory nor one with lib/modules/{release}",
-            hint="a build directory holds include/config/kernel.release after `make`",
+            hint="a build directory holds include/generated/utsrelease.h after `make`",
         )
-    built = release_file.read_text().strip()
+    match = re.search(r'UTS_RELEASE "(.*)"', release_file.read_text(errors="replace"))
+    built = match.group(1) if match else "unknown"
     if built != release:
         raise HarnessError(f"KERNEL_BUILD is of kernel {built}, the image is {release}")
     return KernelBuild(release, build, installed)
@@ -161,8 +163,7 @@ def compiler_note(config: str) -> str | None:
         return f"the kernel was built by {match.group(1)}; this host has no {compiler} to build modules with"
     done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
     here = done.stdout.splitlines()[0] if done.stdout else "unknown"
-    return (
-        None
-        if here == match.group(1)
-        else f"the kernel was built by {match.group(1)}, modules will be by {here}"
-    )
+    built = match.group(1)
+    # "gcc-12 (Debian ...) 12.2.0" and "gcc (Debian ...) 12.2.0" are the same compiler.
+    same = here.partition(" ")[2] == built.partition(" ")[2]
+    return None if same else f"the kernel was built by {built}, modules will be by {here}"

@@ -60,6 +60,7 @@ def requirements(*, root: bool | None = None) -> list[Requirement]:
         _file("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
         _program("mksquashfs", "squashfs-tools"),
         _program("zstd", "zstd"),
+        _program("depmod", "kmod"),
         _program("lz4", "lz4"),
         _program("ssh-keygen", "openssh-client"),
         _program("ip", "iproute2"),
