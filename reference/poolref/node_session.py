@@ -72,12 +72,12 @@ class Session:
     async def send(self, data: bytes, channel: int = 0) -> None:
         """Send a message of 1..65535 bytes: EINVAL, EMSGSIZE, ENOTCONN (DATA-01).
 
-        Waits while the transport is full; cancelling then does not take the message back.
+        Waits until the transport takes more; cancelled meanwhile, it has sent nothing.
         """
-        await self.link.drained()
+        while self.link.full:
+            await self.link.drained()
         self.core.send(data, self._clock(), channel)
         self.flush()
-        await self.link.drained()
 
     async def recv(
         self, channel: int | None = None, timeout: float | None = None, max_size: int | None = None

@@ -227,7 +227,7 @@ class Session(Endpoint):
             self.counters.count(DropReason.BAD_ACK)
             header.ack = self.first_seq
         outcome = action(header, plaintext, now)
-        if isinstance(outcome, Verdict):
+        if isinstance(outcome, Verdict) and self.end is None:  # an answer may have taken the last seq
             self.state = transition.target
         return outcome
 

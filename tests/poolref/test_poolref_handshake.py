@@ -547,6 +547,13 @@ def test_an_ack_that_is_not_authentic_ends_the_attempt() -> None:
     assert steps.client.receive_packet(ack, START) is DropReason.UNEXPECTED_TYPE
 
 
+def test_a_second_solution_is_ignored() -> None:
+    steps, _keys, ack = challenged()
+    steps.client.solved(bytes(32), START)
+    assert steps.client.packets_to_send() == []
+    assert steps.client.receive_packet(ack, START) is Verdict.ACCEPTED
+
+
 def test_an_ack_before_the_response_is_discarded() -> None:
     steps = Steps()
     assert steps.client.receive_packet(steps.challenge(), START) is Verdict.ACCEPTED

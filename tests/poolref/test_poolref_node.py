@@ -230,6 +230,9 @@ async def test_a_receiver_that_does_not_read_stops_the_stream_and_loses_nothing(
         sending = asyncio.create_task(send_numbers(ours, count))
         await until(lambda: theirs.counters()["overload"] == 1)
         assert len(theirs.core.inbox) == 4096
+        transport = theirs.link._transport
+        assert transport is not None
+        assert not transport.is_reading()
         assert [int.from_bytes(await theirs.recv(), "big") for _ in range(count)] == list(range(count))
         await sending
 
@@ -295,6 +298,42 @@ async def test_the_oldest_silent_handshake_gives_way_to_the_257th() -> None:
             other.close()
         ours, _theirs = await connected(server, client, port)
         assert ours.active
+
+
+@asynchronous
+async def test_an_advisory_close_is_followed_by_the_end_of_the_stream() -> None:
+    async with listening() as (server, _client, port):
+        reader, writer = await raw(port)
+        writer.write(wire.build(Type.INIT, bytes(64), version=2))
+        answer = await reader.read()  # to the end, which comes although this side is still open
+        assert wire.advisory_code(wire.parse(answer), answer) == ErrorCode.VERSION_MISMATCH
+        assert len(server._table.links) == 1, (
+            "it waits for this side, so that a reset cannot overtake the CLOSE"
+        )
+        writer.close()
+        await until(lambda: not server._table.links)
+
+
+@asynchronous
+async def test_a_send_cancelled_while_the_transport_is_full_has_sent_nothing() -> None:
+    async with listening() as (server, client, port):
+        ours, theirs = await connected(server, client, port)
+        theirs.link._transport.pause_reading()  # type: ignore[union-attr]
+        while not ours.link.full:
+            await ours.send(b"x" * 65535)
+        before = ours.info().packets_sent
+        task = asyncio.create_task(ours.send(b"never sent"))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert ours.info().packets_sent == before
+        waiting = asyncio.create_task(ours.send(b"sent"))
+        theirs.link._transport.resume_reading()  # type: ignore[union-attr]
+        while (message := await theirs.recv()) == b"x" * 65535:
+            pass
+        await waiting
+        assert message == b"sent"
 
 
 @asynchronous
@@ -414,6 +453,9 @@ async def test_a_cancelled_connect_leaves_nothing(moment: str, monkeypatch: pyte
         with pytest.raises(asyncio.CancelledError):
             await task
         assert len(established) == (moment == "established")
+        if moment == "searching":
+            await client.stop()
+            await until(lambda: not any("puzzle" in thread.name for thread in threading.enumerate()))
         await until(lambda: not client._table.links)
         await until(lambda: not server._table.links)
         assert (client.sessions(), server.sessions()) == ([], [])

@@ -235,6 +235,15 @@ def test_the_sequence_numbers_run_out_with_close_0x03() -> None:
         assert session.end == SessionEnded("sequence_exhausted", ErrorCode.SEQ_INVALID)
 
 
+def test_an_answer_that_takes_the_last_seq_ends_the_session(pair: Pair) -> None:
+    pair.s.next_seq = 2**63 - 1
+    pair.c._send_heartbeat(pair.world.now)
+    (heartbeat,) = pair.c.packets_to_send()
+    assert deliver(pair, heartbeat) is Verdict.ACCEPTED
+    assert [(header.type, header.seq) for header in sent(pair.s)] == [(Type.CLOSE, 2**63 - 1)]
+    assert pair.s.state is State.CLOSING
+
+
 def test_a_bad_ack_is_counted_and_ignored(pair: Pair) -> None:
     pair.s._send_heartbeat(pair.world.now)
     pair.s.packets_to_send()
@@ -551,6 +560,8 @@ def test_a_full_queue_stops_reading_and_holds_the_timers(pair: Pair) -> None:
     due = pair.s.next_timer()
     assert due is not None
     assert due > pair.world.now, "nor is there anything to do about it"
+    assert pair.server.take(pair.world.now, channel=9) is None
+    assert not pair.server.reading
     assert pair.server.take(pair.world.now) is not None
     assert len(pair.s.inbox) == 4096
     assert not pair.server.reading

@@ -120,6 +120,11 @@ class Link(asyncio.Protocol):
             self._say_farewell()
         self._owner.link_changed(self)
 
+    @property
+    def full(self) -> bool:
+        """Whether the transport has more to write than it wants to hold."""
+        return self._writable is not None
+
     async def drained(self) -> None:
         """Wait until the transport takes more; at once when it does, or when the socket is closed."""
         if self._writable is not None:
