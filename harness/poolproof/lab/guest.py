@@ -23,6 +23,7 @@ BOOT_TIMEOUT_S = 60.0
 # How long a broken connection or a silent call waits for an explanation by the console or the hypervisor.
 EXPLAIN_S = 1.5
 _CONSOLE_LEVEL = 7
+_BOOTED = r"^POOLPROOF-(?:READY |INIT-FAILED(?P<failure>.*))"
 _RECONNECTS = 3
 
 
@@ -62,7 +63,10 @@ class Guest:
         self._event = ""
         self._domain = self._hypervisor.start(self.name, self.machine.xml())
         try:
-            self.console.wait_for(r"^POOLPROOF-READY ", self._since, BOOT_TIMEOUT_S)
+            said = self.console.wait_for(_BOOTED, self._since, BOOT_TIMEOUT_S)
+            if said["failure"] is not None:
+                hint = f"its kernel or image lacks something; its console is in {self.console.path}"
+                raise HarnessError(f"guest {self.name} did not come up: {said['failure'].strip()}", hint=hint)
             self.agent.connect()
             self.agent.call("console_level", level=_CONSOLE_LEVEL)
         except (TimeoutError, OSError, paramiko.SSHException, AgentError, AgentTimeout, GuestDied) as exc:
