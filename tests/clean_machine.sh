@@ -48,12 +48,21 @@ cd /root/poolproof
 umount -l /.host
 export HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8
 mount --make-rprivate /
+if [ -n "${AS_USER:-}" ]; then
+    # What the project asks a person without root to have installed.
+    apt-get update -qq
+    PYTHONPATH=harness python3 -c "
+from poolproof.image import hostsetup
+print(*hostsetup.missing(hostsetup.requirements(root=False)))" |
+        xargs -r apt-get install -qq -y --no-install-recommends >/dev/null
+    id user >/dev/null 2>&1 || useradd -m user
+    chmod 755 /root
+    chown -R user: /root/poolproof
+fi
 while read -r command; do
     echo "== $command"
     start=$(date +%s)
     if [ -n "${AS_USER:-}" ]; then
-        id user >/dev/null 2>&1 || useradd -m user
-        chmod 755 /root && chown -R user: /root/poolproof
         status=0
         setpriv --reuid user --regid user --init-groups env HOME=/home/user sh -c "$command" || status=$?
     else
