@@ -8,12 +8,13 @@
 # make test                   the fast suite     make lint   ruff, mypy, import rules
 # make test-vm                the tests that boot virtual machines (the lab, images, broken devices): minutes
 # make bench                  benchmarks: the reference against bare loops, the lab's times
+# make scapy                  scapy's shell with the POOL layers     KEYLOG=FILE   decrypt with a key log
 # make prefetch               fetch and build all that an offline run needs
 
 VENV := .venv/bin
 export DEVICE POOL_SRC POOL_KO KERNEL KERNEL_IMAGE KERNEL_BUILD KERNEL_CMDLINE TAGS ONLY SEED OFFLINE REPORT_DIR
 
-.PHONY: conformance test test-vm lint prefetch bench clean
+.PHONY: conformance test test-vm lint prefetch bench scapy clean
 conformance:
 	@harness/bootstrap.sh $(if $(filter reference,$(DEVICE)),reference,conformance)
 	@$(VENV)/poolproof conformance
@@ -40,6 +41,10 @@ prefetch:
 bench:
 	@harness/bootstrap.sh conformance
 	@$(VENV)/python -m bench
+
+scapy:
+	@harness/bootstrap.sh test
+	@$(VENV)/python -m scapy_pool $(if $(KEYLOG),--keylog '$(KEYLOG)')
 
 clean:
 	rm -rf reports/runs reports/latest .venv .venv.lock .mypy_cache .ruff_cache .pytest_cache

@@ -6,7 +6,79 @@
 
 import sys
 
-from .header import IP_PROTOCOL, Auth, Pool, bind_port, unbind_port
+from .automaton import PoolHandshake, pool_connect
+from .connection import PoolConnection, PoolStream
+from .header import IP_PROTOCOL, Pool, bind_port, unbind_port
 from .keyring import KeyRing, keyring
-from .payloads import *  # noqa: F403
+from .payloads import (
+    Auth,
+    PoolAck,
+    PoolAddress,
+    PoolAnnounce,
+    PoolChallenge,
+    PoolClose,
+    PoolConfig,
+    PoolData,
+    PoolFragment,
+    PoolHeartbeat,
+    PoolInit,
+    PoolIntegrityAnswer,
+    PoolIntegrityChallenge,
+    PoolIntegrityState,
+    PoolJournal,
+    PoolJournalEntry,
+    PoolJournalRequest,
+    PoolPeer,
+    PoolPeers,
+    PoolProbe,
+    PoolProbeAnswer,
+    PoolProof,
+    PoolRekey,
+    PoolResponse,
+    PoolRollback,
+    PoolSealed,
+)
 from .session import PoolSession
+
+__all__ = [
+    "IP_PROTOCOL",
+    "Auth",
+    "KeyRing",
+    "Pool",
+    "PoolAck",
+    "PoolAddress",
+    "PoolAnnounce",
+    "PoolChallenge",
+    "PoolClose",
+    "PoolConfig",
+    "PoolConnection",
+    "PoolData",
+    "PoolFragment",
+    "PoolHandshake",
+    "PoolHeartbeat",
+    "PoolInit",
+    "PoolIntegrityAnswer",
+    "PoolIntegrityChallenge",
+    "PoolIntegrityState",
+    "PoolJournal",
+    "PoolJournalEntry",
+    "PoolJournalRequest",
+    "PoolPeer",
+    "PoolPeers",
+    "PoolProbe",
+    "PoolProbeAnswer",
+    "PoolProof",
+    "PoolRekey",
+    "PoolResponse",
+    "PoolRollback",
+    "PoolSealed",
+    "PoolSession",
+    "PoolStream",
+    "bind_port",
+    "keyring",
+    "pool_connect",
+    "unbind_port",
+]
+
+# load_contrib() imports scapy.contrib.<name>; this is how a package of its own answers to that.
+sys.modules["scapy.contrib.pool"] = sys.modules[__name__]
