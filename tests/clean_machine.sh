@@ -33,7 +33,8 @@ mkdir -p .host
 mount -t proc proc proc
 mount --rbind /sys sys
 mount -t tmpfs tmpfs dev
-mkdir dev/net dev/pts dev/shm
+mkdir dev/net dev/pts
+mkdir -m 1777 dev/shm
 for node in null:1:3 zero:1:5 full:1:7 random:1:8 urandom:1:9 tty:5:0 net/tun:10:200 kvm:10:232; do
     IFS=: read -r name major minor <<<"$node"
     mknod -m 666 "dev/$name" c "$major" "$minor"
