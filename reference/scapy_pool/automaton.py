@@ -40,8 +40,9 @@ _HASHES = 1 << 14
 
 
 class PoolHandshake(Automaton):
-    """The client's handshake on a connected TCP socket.  ``run()`` returns a PoolConnection, or the OSError
-    that tells why there is none.  Override :meth:`make_init` or :meth:`make_response` to misbehave.
+    """The client's handshake on a connected TCP socket; :meth:`connect` runs it.
+
+    Override :meth:`make_init` or :meth:`make_response` to misbehave.
     """
 
     def __init__(self, sock: socket.socket, **kargs: Any) -> None:
@@ -58,6 +59,17 @@ class PoolHandshake(Automaton):
         self.private = crypto.draw(rng, KEY_SIZE)
         self.public = crypto.public_key(self.private)
         self.keys: Keys | None = None
+
+    def connect(self) -> PoolConnection:
+        """Complete the handshake; OSError when that fails.  An automaton does this once."""
+        try:
+            result = self.run()
+        finally:
+            self.stop()  # waits for its thread, which closes its copy of the socket
+            self.destroy()
+        if isinstance(result, PoolConnection):
+            return result
+        raise result or KeyboardInterrupt  # run() swallows the latter
 
     def make_init(self) -> Pool:
         packet: Pool = Pool(timestamp=time.time_ns()) / PoolInit(client_pubkey=self.public)
@@ -175,15 +187,8 @@ def pool_connect(
     """Connect to a node over TCP and complete the handshake; OSError when that fails."""
     sock = socket.create_connection((host, port), timeout=CONNECT_TIMEOUT / SECOND)
     sock.settimeout(None)
-    handshake = automaton(sock, rng=rng)
     try:
-        result = handshake.run()
+        return automaton(sock, rng=rng).connect()
     except BaseException:
         sock.close()
         raise
-    finally:
-        handshake.destroy()
-    if isinstance(result, PoolConnection):
-        return result
-    sock.close()
-    raise result
