@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import threading
+import time
 
 from behave import given, then, when
 
@@ -49,12 +50,14 @@ def connects(context, kind, family):
 def tries_to_connect(context, kind, family):
     stage = context.stage
     client = stage.cast(kind, "client")
+    started = time.monotonic()
     if stage.servers:
         target = stage.servers[-1]
         stage.failure = error_of(client.connect, target.address, target.port)
     else:
         server = stage.roles["server"]
         stage.failure = error_of(client.connect, server.address(family), server.port)
+    context.took = time.monotonic() - started
 
 
 @when("the {kind} tries to connect to a closed port over {family}")
@@ -74,6 +77,12 @@ def fails_with(context, name):
 @then("connecting fails")
 def fails(context):
     assert context.stage.failure is not None
+
+
+@then("connecting fails within {limit:d} s")
+def fails_within(context, limit):
+    assert context.stage.failure is not None
+    assert context.took < limit, f"it took {context.took:.1f} s"
 
 
 @then("both ends list the session as ESTABLISHED with the same session id")

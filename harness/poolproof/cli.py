@@ -12,6 +12,7 @@ import sys
 
 from poolproof import settings as options
 from poolproof.errors import HarnessError
+from poolproof.vectors import command as vectors
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -24,12 +25,15 @@ def build_parser() -> argparse.ArgumentParser:
     prefetch = commands.add_parser("prefetch", help="fetch and build all that an offline run needs")
     options.add_arguments(prefetch)
     commands.add_parser("kernels", help="list the kernels of the matrix")
+    vectors.add_arguments(commands.add_parser("vectors", help="test vectors against any implementation"))
     inner = commands.add_parser("inside-sandbox")
     inner.add_argument("job")
     return parser
 
 
 def dispatch(args: argparse.Namespace) -> int:
+    if args.command == "vectors":
+        return vectors.run(args)
     # Imported late: a bad option is answered before behave, paramiko and the rest are loaded.
     from poolproof import conformance
 

@@ -34,6 +34,7 @@ SHAREDS = [RFC7748[1][2], bytes(31) + b"\x01", b"\xff" * 32, filler("shared a", 
 
 
 def keys() -> Area:
+    given: Values
     area = Area("keys", "X25519, HKDF, the key schedule and nonces (section 6)")
     for number, (scalar, point, result) in enumerate(RFC7748):
         given = {"private": scalar, "public": point}
@@ -103,15 +104,15 @@ def keys() -> Area:
     return area
 
 
-def protected(shared: bytes, type_: int, plaintext: bytes, *, flags: int = 0, seq: int, **fields: int) -> bytes:
+def protected(
+    shared: bytes, type_: int, plaintext: bytes, *, flags: int = 0, seq: int, **fields: int
+) -> bytes:
     """A whole packet of the session with the id below (SEAL-01 .. SEAL-03)."""
     session_key, hmac_key = session_keys(shared)
     payload = aead_seal(session_key, nonce_of(hmac_key, seq), plaintext) if plaintext else b""
     if plaintext:
         flags |= ENCRYPTED
-    head = header(
-        type_, flags=flags, seq=seq, session_id=SESSION_ID, payload_len=len(payload), **fields
-    )  # type: ignore[arg-type]
+    head = header(type_, flags=flags, seq=seq, session_id=SESSION_ID, payload_len=len(payload), **fields)  # type: ignore[arg-type]
     return sign(hmac_key, head, payload)
 
 
@@ -126,10 +127,14 @@ def sealing() -> Area:
         plaintext = filler(f"plaintext {size}", size)
         seq = (SERVER_BASE if number % 2 else 0) + 1000 + number
         fields: Values = {
-            "type": DATA if size else ACK, "flags": REQUIRE_ACK if size else 0, "seq": U64(seq),
-            "ack": U64(7 * number), "session_id": SESSION_ID, "timestamp": U64(10**15 + number),
+            "type": DATA if size else ACK,
+            "flags": REQUIRE_ACK if size else 0,
+            "seq": U64(seq),
+            "ack": U64(7 * number),
+            "session_id": SESSION_ID,
+            "timestamp": U64(10**15 + number),
             "channel": number if size else 0,
-        }  # fmt: skip
+        }
         packet = protected(
             shared, fields["type"], plaintext, flags=fields["flags"], seq=seq, ack=7 * number,
             timestamp=10**15 + number, channel=fields["channel"],

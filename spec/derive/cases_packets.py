@@ -43,9 +43,10 @@ def packed(fields: Values) -> bytes:
     head = header(
         fields["type"],
         reserved=(fields.get("reserved0", 0), fields.get("reserved1", 0)),
-        **{k: int(v) if k != "session_id" else v for k, v in rest.items()},
+        **rest,
     )
-    return head[:48] + fields.get("hmac", bytes(32))
+    mac: bytes = fields.get("hmac", bytes(32))
+    return head[:48] + mac
 
 
 def whole(**changes: Any) -> Values:
@@ -84,9 +85,8 @@ def headers() -> Area:
         fields = whole(type=type_, flags=flags, seq=type_, payload_len=size)
         parsed(f"type-{name}", "WIRE-01 WIRE-05", "valid", fields, filler(name, size))
     for bit in range(10):
-        flags = 1 << bit | ENCRYPTED
-        name, result = f"flag-bit-{bit}", "malformed" if flags & COMPRESSED else None
-        fields = whole(flags=flags, payload_len=17)
+        name, result = f"flag-bit-{bit}", "malformed" if 1 << bit == COMPRESSED else None
+        fields = whole(flags=1 << bit | ENCRYPTED, payload_len=17)
         parsed(name, "WIRE-03", "valid" if result is None else "reserved", fields, bytes(17), result)
     for bit in range(10, 16):
         for type_ in (INIT, DATA):
@@ -109,8 +109,8 @@ def headers() -> Area:
     for type_ in (DATA, HEARTBEAT, CLOSE, CONFIG, INTEGRITY):
         for size in (0, 1, 15, 16, 17):
             fields = whole(type=type_, flags=ENCRYPTED, payload_len=size)
-            flags, result = ("edge", None) if size == 17 else ("wrong_size", "malformed")
-            parsed(f"encrypted-{NAMES[type_]}-{size}", "WIRE-08", flags, fields, bytes(size), result)
+            why, result = ("edge", None) if size == 17 else ("wrong_size", "malformed")
+            parsed(f"encrypted-{NAMES[type_]}-{size}", "WIRE-08", why, fields, bytes(size), result)
     for size in (1, 17, 32):
         fields = whole(type=ACK, flags=ENCRYPTED if size > 16 else 0, payload_len=size)
         parsed(f"ack-payload-{size}", "WIRE-08", "wrong_size", fields, bytes(size), "malformed")
@@ -210,7 +210,7 @@ def _reassembly(area: Area) -> None:
         """A part is plaintext, whether LAST_FRAG, channel, time in ns; + accepted, M malformed."""
         rows = []
         for part in parts:
-            plaintext, last, channel, at = (*part, *(False, 0, 0)[len(part) - 1 :])
+            plaintext, last, channel, at = part + (False, 0, 0)[len(part) - 1 :]
             rows.append({"plaintext": plaintext, "last": last, "channel": channel, "at_ns": U64(at)})
         names = {"+": "accepted", "M": "malformed"}
         area.case(
