@@ -86,8 +86,8 @@ def headers() -> Area:
         parsed(f"type-{name}", "WIRE-01 WIRE-05", "valid", fields, filler(name, size))
     for bit in range(10):
         name, result = f"flag-bit-{bit}", "malformed" if 1 << bit == COMPRESSED else None
-        fields = whole(flags=1 << bit | ENCRYPTED, payload_len=17)
-        parsed(name, "WIRE-03", "valid" if result is None else "reserved", fields, bytes(17), result)
+        fields = whole(flags=1 << bit | ENCRYPTED, payload_len=18)
+        parsed(name, "WIRE-03", "valid" if result is None else "reserved", fields, bytes(18), result)
     for bit in range(10, 16):
         for type_ in (INIT, DATA):
             fields = whole(type=type_, flags=1 << bit)
