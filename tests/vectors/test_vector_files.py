@@ -89,6 +89,32 @@ def test_there_are_enough_and_none_is_there_twice() -> None:
     assert [content[:120] for content, times in contents.items() if times > 1] == []
 
 
+SIZES = {
+    "rekey.encode": ("plaintext", 40),
+    "config.encode": ("plaintext", 104),
+    "telemetry.encode": ("plaintext", 44),
+    "integrity.answer": ("plaintext", 81),
+    "integrity.state": ("plaintext", 1 + 4 + 8 * 4 + 4 + 32),
+    "announce.encode": ("datagram", 76),
+    "address.encode": ("address", 32),
+    "handshake.init": ("packet", 80 + 64),
+}  # what the text says beside the layouts
+
+
+@pytest.mark.parametrize("op", SIZES)
+def test_sizes_are_those_of_the_text(op: str) -> None:
+    name, size = SIZES[op]
+    sizes = {len(case.expected[name]) // 2 for case in CASES if case.op == op}
+    assert sizes == {size}
+
+
+def test_probes_have_the_size_they_name() -> None:
+    probes = [case for case in CASES if case.op == "mtu.probe"]
+    assert probes
+    for case in probes:
+        assert 80 + len(case.expected["plaintext"]) // 2 + 16 == case.input["probe_size"]
+
+
 def test_the_readme_describes_every_operation() -> None:
     described = re.findall(r"^\| ([a-z0-9_., ]+) \|", (VECTORS / "README.md").read_text(), re.MULTILINE)
     operations = {name for cell in described for name in cell.split(", ")} - {"op", "field", "id", "flags"}

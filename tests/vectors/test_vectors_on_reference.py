@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 
 from poolproof.vectors import check, reference_adapter, suite
 from poolproof.vectors.check import Judgement
-from poolref import crypto
+from poolref import address, constants, crypto, fragments, keys, replay, responder, wire
+from poolref.errors import LowOrderKey
 
 CASES = suite.load()
 AREAS = sorted({case.area for case in CASES})
@@ -46,9 +48,99 @@ def test_what_is_missing_is_counted() -> None:
     assert {case.op for case in CASES} >= NOT_YET
 
 
-def test_a_defect_in_the_reference_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+def _little_endian_nonce(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(keys._NONCE, "big", keys._NONCE["little"])
+
+
+def _label_with_nul(patch: pytest.MonkeyPatch) -> None:
     good = crypto.hkdf
-    monkeypatch.setattr(crypto, "hkdf", lambda ikm, info, length: good(ikm, info + b"\0", length))
-    wrong = Counter(case.area for case in CASES if judged(case).judgement is Judgement.WRONG)
-    assert {"keys", "sealing", "handshake", "session"} <= set(wrong)
-    assert {"header", "puzzle", "address", "fragments"}.isdisjoint(wrong)
+    patch.setattr(crypto, "hkdf", lambda ikm, info, length: good(ikm, info + b"\0", length))
+
+
+def _low_order_accepted(patch: pytest.MonkeyPatch) -> None:
+    good = crypto.exchange
+
+    def exchange(private: bytes, public: bytes) -> bytes:
+        try:
+            return good(private, public)
+        except LowOrderKey:
+            return bytes(32)
+
+    patch.setattr(crypto, "exchange", exchange)
+
+
+def _hmac_not_checked(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(keys.Keys, "authentic", lambda self, packet: True)
+
+
+def _reserved_bits_ignored(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(wire, "_FORBIDDEN_FLAGS", 0)
+
+
+def _no_replay_window(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(replay.ReplayWindow, "fresh", lambda self, seq: True)
+
+
+def _window_one_too_long(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(replay, "REPLAY_WINDOW", 65)
+    patch.setattr(replay, "_FULL", (1 << 65) - 1)
+
+
+def _coverage_by_bytes_received(patch: pytest.MonkeyPatch) -> None:
+    good = fragments._Partial.place
+    received: dict[int, int] = {}
+
+    def place(self: fragments._Partial, start: int, chunk: bytes) -> bool | None:
+        received[id(self)] = received.get(id(self), 0) + len(chunk)
+        result = good(self, start, chunk)
+        if received[id(self)] >= len(self.buffer):
+            self.spans = [(0, len(self.buffer))]
+        return result
+
+    patch.setattr(fragments._Partial, "place", place)
+
+
+def _no_clock_check(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(constants, "INIT_CLOCK_TOLERANCE", 1 << 70)
+
+
+def _challenges_never_expire(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(constants, "CHALLENGE_LIFETIME_S", 31)
+
+
+def _any_puzzle_solution(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(responder, "solves", lambda seed, solution, difficulty: True)
+
+
+def _any_checksum(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(address, "checksum_holds", lambda data: len(data) == 32)
+
+
+def _harder_puzzles_accepted(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(constants, "MAX_ACCEPTED_DIFFICULTY", 25)
+
+
+@pytest.mark.parametrize(
+    ("defect", "areas"),
+    [
+        (_little_endian_nonce, "handshake keys sealing session"),
+        (_label_with_nul, "handshake keys sealing session"),
+        (_low_order_accepted, "handshake keys"),
+        (_hmac_not_checked, "handshake sealing session"),
+        (_reserved_bits_ignored, "header session"),
+        (_no_replay_window, "replay session"),
+        (_window_one_too_long, "replay session"),
+        (_coverage_by_bytes_received, "fragments"),
+        (_no_clock_check, "handshake"),
+        (_challenges_never_expire, "handshake"),
+        (_any_puzzle_solution, "handshake"),
+        (_any_checksum, "address handshake"),
+        (_harder_puzzles_accepted, "handshake"),
+    ],
+)
+def test_a_defect_in_the_reference_shows(
+    monkeypatch: pytest.MonkeyPatch, defect: Callable[[pytest.MonkeyPatch], None], areas: str
+) -> None:
+    defect(monkeypatch)
+    wrong = {case.area for case in CASES if judged(case).judgement is Judgement.WRONG}
+    assert wrong == set(areas.split())
