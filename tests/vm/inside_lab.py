@@ -16,11 +16,11 @@ import pytest
 
 from poolproof.image.store import GuestImage
 from poolproof.lab import sandbox
-from poolproof.lab.__main__ import default_cache
 from poolproof.lab.agent import AgentError, AgentTimeout, GuestDied
 from poolproof.lab.frames import matching, with_checksums
 from poolproof.lab.guest import SNAPSHOT, Guest
 from poolproof.lab.lab import Lab, LabConfig
+from poolproof.settings import default_cache
 
 pytestmark = pytest.mark.vm
 

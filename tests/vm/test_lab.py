@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from poolproof.image.store import ImageStore
-from poolproof.lab.__main__ import default_cache
+from poolproof.settings import default_cache
 
 pytestmark = pytest.mark.vm
 

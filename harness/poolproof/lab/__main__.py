@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -19,14 +18,9 @@ from poolproof.errors import HarnessError
 from poolproof.image.store import GuestImage, ImageStore
 from poolproof.lab import sandbox
 from poolproof.lab.lab import Lab, LabConfig
+from poolproof.settings import default_cache
 
 _IMAGE = "POOLPROOF_SMOKE_IMAGE"
-
-
-def default_cache() -> Path:
-    """$POOLPROOF_CACHE, or poolproof in the user's cache directory."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("POOLPROOF_CACHE") or Path(base, "poolproof"))
 
 
 def timed(action: Callable[[], object]) -> float:
