@@ -7,6 +7,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from scapy.error import log_runtime
+
+from poolref.errors import DecodeError
 from poolref.keylog import parse_line
 from poolref.keys import Keys
 
@@ -41,8 +44,17 @@ class KeyRing:
         return self._read(log)
 
     def refresh(self) -> int:
-        """Read what was appended to the key logs; how many keys that was."""
-        return sum(self._read(log) for log in self._logs)
+        """Read what was appended to the key logs; how many keys that was.  A log that can no longer be read
+        is followed no longer, with a warning.
+        """
+        count = 0
+        for log in list(self._logs):
+            try:
+                count += self._read(log)
+            except (OSError, DecodeError) as error:
+                del self._logs[log]
+                log_runtime.warning("key log %s is no longer followed: %s", log, error)
+        return count
 
     def find(self, session_id: bytes) -> Iterator[Keys]:
         """The session's keys that are not erased, the newest epoch first."""

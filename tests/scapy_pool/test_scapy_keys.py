@@ -111,6 +111,16 @@ def test_a_key_log_is_followed(tmp_path: Path) -> None:
     assert len(sp.keyring) == 2  # the same keys are not added again
 
 
+def test_a_key_log_that_went_away_does_not_disturb(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = tmp_path / "keys.log"
+    log.write_text("")
+    sp.keyring.load(log)
+    log.unlink()
+    for _ in range(2):
+        assert sp.Pool(capture().packets[4]).auth is sp.Auth.NO_KEY
+    assert [str(log) in record.getMessage() for record in caplog.records] == [True]
+
+
 def test_a_wrong_key_log_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DecodeError):
         sp.KeyRing().add_log("POOL_SESSION 00 0 00 00\n")

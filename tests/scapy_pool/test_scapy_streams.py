@@ -23,6 +23,7 @@ from poolref.keys import Keys
 from poolref.wire import Header
 
 CLIENT, SERVER = 40000, 9253
+SERVER_SEQ = 1 << 62
 
 
 @pytest.fixture(autouse=True)
@@ -119,10 +120,10 @@ def test_fragments_without_keys_pass_as_they_are() -> None:
     assert {packet.auth for packet in found[2:]} == {sp.Auth.NO_KEY}
 
 
-def datagrams(keys: Keys, pieces: list[tuple[int, bytes, bool]], total: int) -> list[Any]:
+def datagrams(keys: Keys, pieces: list[tuple[int, bytes, bool]], total: int, first_seq: int = 1) -> list[Any]:
     """Fragments of one message on raw IP, as (offset, bytes, last)."""
     result = []
-    for seq, (offset, chunk, last) in enumerate(pieces, 1):
+    for seq, (offset, chunk, last) in enumerate(pieces, first_seq):
         flags = Flag.FRAGMENT | Flag.REQUIRE_ACK | (Flag.LAST_FRAG if last else 0)
         plaintext = raw(sp.PoolFragment(msg_id=3, offset=offset, total_len=total, data=chunk))
         packet = keys.protect(
@@ -145,6 +146,16 @@ def test_a_contradicting_fragment_ends_its_message() -> None:
     sp.keyring.add(bytes(range(16)), keys)
     pieces = [(4, b"efgh", False), (4, b"EFGH", False), (8, b"ij", True), (0, b"abcd", False)]
     assert len(sniff(offline=datagrams(keys, pieces, 10), session=sp.PoolSession, quiet=True)) == 0
+
+
+def test_the_directions_of_a_session_have_messages_of_their_own() -> None:
+    keys = Keys(b"s" * 32)
+    sp.keyring.add(bytes(range(16)), keys)
+    ours = datagrams(keys, [(0, b"abcd", False), (4, b"ef", True)], 6)
+    theirs = datagrams(keys, [(0, b"ABCD", False), (4, b"EF", True)], 6, first_seq=SERVER_SEQ)
+    mixed = [ours[0], theirs[0], ours[1], theirs[1]]
+    found = sniff(offline=mixed, session=sp.PoolSession, quiet=True)
+    assert [packet[sp.PoolData].data for packet in found] == [b"abcdef", b"ABCDEF"]
 
 
 def test_forged_fragments_are_not_put_together() -> None:
@@ -194,9 +205,6 @@ def test_on_raw_ip_a_challenge_names_the_clients_key() -> None:
     for ack, expected in ((named, True), (named + 1, False), (0, True)):
         challenge = IP(src="192.0.2.2", dst="192.0.2.1", proto=253) / sp.Pool(ack=ack) / sp.PoolChallenge()
         assert challenge.answers(IP(src="192.0.2.1", dst="192.0.2.2", proto=253) / init) == expected
-
-
-SERVER_SEQ = 1 << 62
 
 
 @pytest.mark.parametrize(
