@@ -129,6 +129,8 @@ int pool_conn_send_plain(struct pool_conn *c, u8 type, const u8 *session_id, u64
 			 const void *payload, u32 len);
 void pool_conn_send_advisory(struct pool_conn *c, u8 code);
 
+/* Act on no packet any more, for good. */
+void pool_conns_stop_receiving(void);
 /* Wait for lingering connections, then drop every one that is left. */
 void pool_conns_shutdown(void);
 

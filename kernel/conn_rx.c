@@ -8,6 +8,14 @@
 
 #define READS_PER_WORK	16
 
+/* The module is unloading: a flood of packets must not keep sessions from being closed. */
+static bool stopped;
+
+void pool_conns_stop_receiving(void)
+{
+	WRITE_ONCE(stopped, true);
+}
+
 int pool_conn_fill(struct pool_conn *c, int msg_flags)
 {
 	struct msghdr msg = { .msg_flags = msg_flags | MSG_NOSIGNAL };
@@ -84,6 +92,8 @@ static int conn_dispatch(struct pool_conn *c)
 			c->rx_head = c->rx_tail;
 			return POOL_RX_NEXT;
 		}
+		if (READ_ONCE(stopped))
+			return POOL_RX_STOP;
 		packet = pool_conn_peek(c);
 		if (!packet)
 			return POOL_RX_NEXT;

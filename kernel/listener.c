@@ -112,7 +112,7 @@ static void accept_work_fn(struct work_struct *work)
 	struct socket *sock;
 
 	/* listen_sock stays: whoever closes it waits for this work first. */
-	while (kernel_accept(listen_sock, &sock, O_NONBLOCK) == 0) {
+	while (!READ_ONCE(pending_closed) && kernel_accept(listen_sock, &sock, O_NONBLOCK) == 0) {
 		accept_one(sock);
 		cond_resched();
 	}
@@ -166,7 +166,7 @@ int pool_listener_start(u16 port)
 		goto out;
 	}
 	spin_lock(&pending_lock);
-	pending_closed = false;
+	WRITE_ONCE(pending_closed, false);
 	spin_unlock(&pending_lock);
 	listen_sock = sock;
 	WRITE_ONCE(listen_port, port);
@@ -189,6 +189,9 @@ void pool_listener_stop(void)
 	mutex_lock(&pool_listener_lock);
 	if (!listen_sock)
 		goto out;
+	spin_lock(&pending_lock);
+	WRITE_ONCE(pending_closed, true);
+	spin_unlock(&pending_lock);
 	write_lock_bh(&listen_sock->sk->sk_callback_lock);
 	listen_sock->sk->sk_data_ready = default_data_ready;
 	write_unlock_bh(&listen_sock->sk->sk_callback_lock);
@@ -201,7 +204,6 @@ void pool_listener_stop(void)
 
 	for (;;) {
 		spin_lock(&pending_lock);
-		pending_closed = true;
 		c = list_first_entry_or_null(&pending, struct pool_conn, pending);
 		if (c) {
 			list_del_init(&c->pending);

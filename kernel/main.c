@@ -123,6 +123,7 @@ static void __exit pool_module_exit(void)
 {
 	pool_device_exit();
 	pool_proc_exit();
+	pool_conns_stop_receiving();
 	pool_listener_stop();
 	pool_sessions_shutdown();
 	pool_conns_shutdown();
