@@ -32,6 +32,7 @@ CONTROL_BYTES = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 def test_device(tmp_path: Path, device: dict[str, Any]) -> None:
     status, said = run_conformance(BROKEN / device["name"], tmp_path)
+    assert (tmp_path / "latest" / "results.json").exists(), said
     run = load(tmp_path / "latest" / "results.json")
 
     assert status == device["bisect"], said
