@@ -78,6 +78,8 @@ Feature: Handshake
       | a wrong hmac                    |
       | a wrong session id              |
       | another client key than in INIT |
+      | one byte too few                |
+      | one byte too many               |
 
   @req.HS-06
   Scenario Outline: an INIT whose clock is <offset> s off is <outcome>

@@ -259,6 +259,10 @@ class ServerHandshake(Endpoint):
         reason = wire.check(header)
         if reason is DropReason.VERSION_MISMATCH and header.type == Type.INIT:
             self._refuse(ErrorCode.VERSION_MISMATCH, now)
+        if reason is DropReason.MALFORMED and header.type == Type.RESPONSE:
+            if header.payload_len < c.RESPONSE_SIZE:
+                self._refuse(ErrorCode.AUTH_FAIL, now)  # a RESPONSE that fails (E-07)
+            return reason
         if reason is not None:
             return reason
         transition = lookup(self.state, header.type)

@@ -273,6 +273,12 @@ def wrong_solution(steps: Steps) -> bytes:
             ),
             DropReason.MALFORMED,
         ),
+        (
+            lambda steps: wire.build(
+                Type.RESPONSE, steps.response()[80:-1], flags=Flag.ENCRYPTED, seq=1, hmac=b"h" * 32
+            ),
+            DropReason.MALFORMED,
+        ),
     ],
 )
 def test_a_response_that_fails(make: Callable[[Steps], bytes], reason: DropReason | None) -> None:

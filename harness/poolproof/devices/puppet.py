@@ -107,6 +107,10 @@ class Client:
         flags = int(Flag.ENCRYPTED | Flag.REQUIRE_ACK)
         header = Header(Type.RESPONSE, flags=flags, seq=self.first_seq, session_id=session_id)
         header.timestamp = time.monotonic_ns()
+        if misdeed == "one byte too few":
+            payload = payload[:-1]
+        elif misdeed == "one byte too many":
+            payload += b"\0"
         packet = keys.sign(header, payload)
         if misdeed == "a wrong hmac":
             flipped = bytes([packet[wire.HMAC_OFFSET] ^ 1])
@@ -148,6 +152,8 @@ MISDEEDS = frozenset(
         "a wrong hmac",
         "a wrong session id",
         "another client key than in INIT",
+        "one byte too few",
+        "one byte too many",
     }
 )
 
