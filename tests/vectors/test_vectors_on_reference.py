@@ -89,8 +89,10 @@ def _window_one_too_long(patch: pytest.MonkeyPatch) -> None:
 def _coverage_by_bytes_received(patch: pytest.MonkeyPatch) -> None:
     good = fragments._Partial.place
     received: dict[int, int] = {}
+    kept: list[fragments._Partial] = []  # an object that is gone would lend its id to another
 
     def place(self: fragments._Partial, start: int, chunk: bytes) -> bool | None:
+        kept.append(self)
         received[id(self)] = received.get(id(self), 0) + len(chunk)
         result = good(self, start, chunk)
         if received[id(self)] >= len(self.buffer):
