@@ -18,6 +18,7 @@ static atomic_t conns_lingering = ATOMIC_INIT(0);
 static DECLARE_WAIT_QUEUE_HEAD(conns_gone);
 
 static void conn_timer_work(struct work_struct *work);
+static atomic_t conns_live = ATOMIC_INIT(0);	/* allocated and not yet freed */
 
 struct pool_conn *pool_conn_alloc(struct socket *sock, enum pool_phase phase)
 {
@@ -40,6 +41,7 @@ struct pool_conn *pool_conn_alloc(struct socket *sock, enum pool_phase phase)
 	INIT_WORK(&c->rx_work, pool_conn_rx_work);
 	INIT_WORK(&c->tx_work, pool_conn_tx_work);
 	INIT_DELAYED_WORK(&c->timer, conn_timer_work);
+	atomic_inc(&conns_live);
 	spin_lock(&conns_lock);
 	list_add_tail(&c->all, &conns);
 	spin_unlock(&conns_lock);
@@ -61,6 +63,8 @@ static void conn_free(struct kref *ref)
 	pool_conn_drop_txq(c);
 	kvfree_sensitive(c->rx_buf, c->rx_size);
 	kfree(c);
+	if (atomic_dec_and_test(&conns_live))
+		wake_up_all(&conns_gone);
 }
 
 void pool_conn_put(struct pool_conn *c)
@@ -281,4 +285,18 @@ void pool_conns_shutdown(void)
 		pool_conn_kill(c);
 		pool_conn_put(c);
 	}
+}
+
+/*
+ * An armed timer holds a reference, to a connection or to a session, which holds one to its connection. None may
+ * outlive the queue it fires into; the longest is armed for the 30 s of HS-09.
+ */
+void pool_conns_await_freed(void)
+{
+	flush_workqueue(pool_wq);
+	if (wait_event_timeout(conns_gone, !atomic_read(&conns_live), HZ / 10))
+		return;
+	pr_warn("pool: %d connections still have a timer\n", atomic_read(&conns_live));
+	if (!wait_event_timeout(conns_gone, !atomic_read(&conns_live), 31 * HZ))
+		pr_err("pool: %d connections were never freed\n", atomic_read(&conns_live));
 }

@@ -133,6 +133,7 @@ void pool_conn_send_advisory(struct pool_conn *c, u8 code);
 void pool_conns_stop_receiving(void);
 /* Wait for lingering connections, then drop every one that is left. */
 void pool_conns_shutdown(void);
+void pool_conns_await_freed(void);
 
 /* listener.c: takes it off the pending list; false when someone else did. */
 bool pool_pending_claim(struct pool_conn *c);

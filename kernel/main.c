@@ -128,7 +128,7 @@ static void __exit pool_module_exit(void)
 	pool_sessions_shutdown();
 	pool_conns_shutdown();
 	pool_cookie_exit();
-	/* Every timer is cancelled or on the queue by now; this runs what is left. */
+	pool_conns_await_freed();
 	destroy_workqueue(pool_wq);
 	pool_table_wipe();
 	memzero_explicit(node_private, sizeof(node_private));

@@ -183,6 +183,16 @@ bool pool_session_id_taken(const u8 id[POOL_ID_LEN], const struct in6_addr *peer
 	return taken;
 }
 
+static bool listed(struct pool_session *s)
+{
+	bool mine;
+
+	mutex_lock(&table_lock);
+	mine = s->index >= 0 && table[s->index] == s;
+	mutex_unlock(&table_lock);
+	return mine;
+}
+
 void pool_session_remove(struct pool_session *s)
 {
 	bool mine;
@@ -242,6 +252,9 @@ void pool_session_end_locked(struct pool_session *s, int close, const char *why)
 		pool_conn_kill(c);
 	pool_session_arm(s, &s->reap_work, msecs_to_jiffies(READABLE_MS));
 	pool_session_release_slot(s);
+	/* Whoever removed it since `ended` was set may have found no timer to cancel. */
+	if (!listed(s))
+		pool_session_disarm(s, &s->reap_work);
 	if (c->session) {
 		c->session = NULL;
 		pool_session_put(s);
