@@ -82,6 +82,18 @@ TABLE: Final[dict[tuple[int, int], Transition]] = {
 }
 
 
+LOCAL: Final[dict[tuple[State, State], str]] = {
+    (State.IDLE, State.INIT_SENT): "connect",
+    (State.INIT_SENT, State.IDLE): "timeout, unacceptable CHALLENGE",
+    (State.CHALLENGED, State.IDLE): "timeout, forged ACK",
+    (State.ESTABLISHED, State.REKEYING): "proposes a rekey",
+    (State.REKEYING, State.ESTABLISHED): "rekey completed, or lost to the peer's proposal",
+    (State.ESTABLISHED, State.CLOSING): "close, dead peer, error",
+    (State.REKEYING, State.CLOSING): "close, dead peer, error, rekey failed",
+}
+"""Changes of state that are no entry of :data:`TABLE`, and what causes them."""
+
+
 def lookup(state: State, type: int) -> Transition | DropReason:
     """The transition of a legal pair, otherwise why the packet is discarded."""
     transition = TABLE.get((state, type))
