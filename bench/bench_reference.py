@@ -26,14 +26,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from poolref.connection import TcpConnection
-from poolref.counters import Counters
+from poolref.core import NOBODY, NodeCore
 from poolref.dialect import Dialect
 from poolref.events import PuzzlePosed
 from poolref.handshake import ClientHandshake, ServerHandshake
 from poolref.puzzle import START_SIZE, Search
 from poolref.responder import Responder
 from poolref.settings import Settings
-from poolref.slots import Slots
 
 MESSAGE = os.urandom(1304)
 BATCH = 400
@@ -47,17 +46,15 @@ class Pair:
     """Two ends of one session in this process, without sockets."""
 
     def __init__(self) -> None:
-        self.slots = Slots()
-        self.responder = Responder(
-            now=0, wall_clock=lambda: 0, rng=os.urandom, settings=EASY, slots=self.slots, counters=Counters()
-        )
+        self.core = NodeCore(EASY, os.urandom, lambda: 0)
+        self.responder = Responder(self.core, 0)
         self.now = 0
         self.connect()
 
     def connect(self) -> None:
-        client = ClientHandshake(index=0, now=0, wall=0, rng=os.urandom, settings=EASY, counters=Counters())
+        client = ClientHandshake(core=NodeCore(EASY, os.urandom, lambda: 0), index=0, now=0)
         self.client = TcpConnection(client)
-        self.server = TcpConnection(ServerHandshake(self.responder, bytes(16), 0))
+        self.server = TcpConnection(ServerHandshake(self.responder, NOBODY, 0))
         while self.server.session is None or self.client.session is None:
             self.server.receive_data(self.client.data_to_send(), 0)
             self.client.receive_data(self.server.data_to_send(), 0)
@@ -69,7 +66,7 @@ class Pair:
 
     def handshake(self) -> int:
         for _ in range(20):
-            self.slots.release(self.receiver.index)
+            self.core.slots.release(self.receiver.index)
             self.connect()
         return 20
 

@@ -140,6 +140,8 @@ HEARTBEAT_RANGE_S: Final = (1, 30)
 DEAD_PEER: Final = 90 * SECOND
 LINGER: Final = 5 * SECOND  # CLS-01: how long unread messages keep a slot
 RECEIVE_QUEUE: Final = 4096  # DATA-04
+HELD_LIMIT: Final = 1024
+"""Packets held back during a rekey or by the raw window before a sender has to wait."""
 CHANNELS: Final = 256
 
 # MTU (MTU-02, DATA-02)

@@ -14,16 +14,14 @@ from . import constants as c
 from . import crypto, wire
 from .address import acceptable
 from .constants import ErrorCode, Flag, Role, State, Type
+from .core import NOBODY, NodeCore, Peer
 from .counters import Counters, DropReason, Outcome, Verdict
-from .crypto import Rng
 from .endpoint import Endpoint
 from .errors import DecodeError, HandshakeError, LowOrderKey, PoolTimeout, RandomnessError, peer_error
-from .events import HandshakeFailed, Observer, PuzzlePosed
-from .keylog import Keylog
+from .events import HandshakeFailed, PuzzlePosed
 from .keys import Keys
 from .responder import Responder
 from .session import Session
-from .settings import Settings
 from .states import lookup
 from .wire import Challenge, Header, Init, Response
 
@@ -37,38 +35,30 @@ class ClientHandshake(Endpoint):
     def __init__(
         self,
         *,
+        core: NodeCore,
         index: int,
         now: int,
-        wall: int,
-        rng: Rng,
-        settings: Settings,
-        counters: Counters,
-        observer: Observer | None = None,
-        keylog: Keylog | None = None,
+        peer: Peer = NOBODY,
         in_use: Callable[[bytes], bool] = lambda session_id: False,
     ) -> None:
-        """``wall`` is UNIX time in ns (HS-06); ``in_use`` tells session ids held with this peer (HS-14).
-
-        RandomnessError when ``rng`` fails.
-        """
-        super().__init__(counters, observer)
+        """``in_use`` tells session ids held with this peer (HS-14).  RandomnessError when ``rng`` fails."""
+        super().__init__(Counters(core.counters), core.observer)
         self.state = State.INIT_SENT
         self.session: Session | None = None
+        self._core = core
         self._index = index
-        self._rng = rng
-        self._settings = settings
-        self._keylog = keylog
+        self._peer = peer
         self._in_use = in_use
-        self._private = bytearray(crypto.draw(rng, c.KEY_SIZE))
+        self._private = bytearray(crypto.draw(core.rng, c.KEY_SIZE))
         self._public = crypto.public_key(self._private)
         self._keys: Keys | None = None
         self._session_id = b""
         self._first_seq: int | None = None  # set when RESPONSE is sent
         self._deadline: int | None = now + c.CHALLENGE_TIMEOUT
         self._awaited = "CHALLENGE"
-        timestamp = wall if settings.dialect.init_timestamp == "wall" else now
+        timestamp = core.wall_clock() if core.settings.dialect.init_timestamp == "wall" else now
         self._queue(
-            wire.build(Type.INIT, Init(self._public, settings.address).pack(), timestamp=timestamp), now
+            wire.build(Type.INIT, Init(self._public, core.settings.address).pack(), timestamp=timestamp), now
         )
 
     def solved(self, solution: bytes, now: int) -> None:
@@ -77,7 +67,7 @@ class ClientHandshake(Endpoint):
         if self.state is not State.CHALLENGED or keys is None or self._first_seq is not None:
             return
         try:
-            seq = int.from_bytes(crypto.draw(self._rng, 8), "big") >> (64 - c.INITIAL_SEQ_BITS)
+            seq = int.from_bytes(crypto.draw(self._core.rng, 8), "big") >> (64 - c.INITIAL_SEQ_BITS)
         except RandomnessError as error:
             self._fail(error)
             return
@@ -154,12 +144,12 @@ class ClientHandshake(Endpoint):
         except LowOrderKey as error:
             self._fail(error)
             return DropReason.LOW_ORDER_KEY
-        self._keys = Keys(shared, dialect=self._settings.dialect)
+        self._keys = Keys(shared, dialect=self._core.settings.dialect)
         shared[:] = bytes(len(shared))
         self._erase_private()
         self._session_id = header.session_id
-        if self._keylog is not None:
-            self._keylog(self._keys.log_entry(self._session_id).line())
+        if self._core.keylog is not None:
+            self._core.keylog(self._keys.log_entry(self._session_id).line())
         self.state = State.CHALLENGED
         self._awaited = "solution of the puzzle"
         self._deadline = now + c.SEARCH_LIMIT
@@ -181,6 +171,8 @@ class ClientHandshake(Endpoint):
         if header.ack != self._first_seq:
             return DropReason.BAD_ACK
         self.session = Session(
+            core=self._core,
+            counters=self.counters,
             role=Role.CLIENT,
             index=self._index,
             session_id=self._session_id,
@@ -188,9 +180,7 @@ class ClientHandshake(Endpoint):
             first_seq=self._first_seq,
             peer_seq=header.seq,
             now=now,
-            settings=self._settings,
-            counters=self.counters,
-            observer=self.observer,
+            peer=self._peer,
         )
         self.counters.count("handshakes_completed")
         self._keys = None  # the session's from now on
@@ -221,18 +211,16 @@ class ClientHandshake(Endpoint):
 class ServerHandshake(Endpoint):
     """The listener's end of one TCP connection: IDLE until a RESPONSE verifies; :attr:`session` is the
     result.
-
-    ``peer_ip`` is the peer's address as 16 bytes, IPv4 mapped.
     """
 
-    def __init__(self, responder: Responder, peer_ip: bytes, now: int) -> None:
-        super().__init__(Counters(responder.counters), responder.observer)
+    def __init__(self, responder: Responder, peer: Peer, now: int) -> None:
+        super().__init__(Counters(responder.core.counters), responder.core.observer)
         self.state = State.IDLE
         self.session: Session | None = None
         self.silent = True
         """No INIT was answered yet."""
         self._responder = responder
-        self._peer_ip = peer_ip
+        self._peer = peer
         self._deadline: int | None = now + c.INIT_TIMEOUT
 
     def end_of_stream(self, now: int) -> None:
@@ -273,7 +261,7 @@ class ServerHandshake(Endpoint):
         return self._response(header, packet, now)
 
     def _init(self, header: Header, packet: bytes, now: int) -> Outcome:
-        answer = self._responder.challenge(header, packet[c.HEADER_SIZE :], self._peer_ip, now)
+        answer = self._responder.challenge(header, packet[c.HEADER_SIZE :], self._peer.ip, now)
         if isinstance(answer, DropReason):
             if answer is DropReason.NO_SLOT:
                 self._refuse(ErrorCode.OVERLOAD, now)
@@ -287,7 +275,7 @@ class ServerHandshake(Endpoint):
         return Verdict.ACCEPTED
 
     def _response(self, header: Header, packet: bytes, now: int) -> Outcome:
-        answer = self._responder.admit(header, packet, self._peer_ip, now, self.counters)
+        answer = self._responder.admit(header, packet, self._peer, now, self.counters)
         if isinstance(answer, DropReason):
             self._refuse(ErrorCode.OVERLOAD if answer is DropReason.NO_SLOT else ErrorCode.AUTH_FAIL, now)
             return answer

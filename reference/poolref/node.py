@@ -22,7 +22,7 @@ from typing import Final
 
 from . import constants as c
 from .connection import TcpConnection
-from .counters import Counters
+from .core import NodeCore, Peer
 from .crypto import Rng, self_test
 from .errors import LocalError, PoolTimeout, RandomnessError
 from .events import Event, Observer, SessionEstablished
@@ -62,11 +62,11 @@ class Node:
         observer: Observer | None = None,
     ) -> None:
         log = keylog if keylog is None or callable(keylog) else system.keylog_file(keylog)
-        self._table = SessionTable(clock)
+        core = NodeCore(settings or Settings(), rng, wall_clock, observer=observer, keylog=log)
+        self._table = SessionTable(core, clock)
         self._table.events = events
-        self._parts = NodeParts(
-            settings or Settings(), rng, clock, wall_clock, log, observer, Counters(), self._table
-        )
+        core.stir = self._table.stir
+        self._parts = NodeParts(core, clock, self._table)
         self._attempts: set[Attempt] = set()
         self._listener: _Listener | None = None
         self._executor: ThreadPoolExecutor | None = None
@@ -147,7 +147,7 @@ class Node:
         puzzle is too difficult).
         """
         executor = self._running()
-        index = self._table.slots.take()
+        index = self._parts.core.slots.take()
         if index is None:
             raise LocalError(errno.ENOSPC, f"all {c.MAX_SESSIONS} sessions are in use")
         attempt = Attempt(self._parts, executor, index)
@@ -177,7 +177,7 @@ class Node:
     @property
     def settings(self) -> Settings:
         """What the node was configured with."""
-        return self._parts.settings
+        return self._parts.core.settings
 
     def sessions(self) -> list[Session]:
         """The sessions that hold a slot, by index."""
@@ -185,7 +185,7 @@ class Node:
 
     def counters(self) -> dict[str, int]:
         """Every counter by name, over all sessions and handshakes so far."""
-        return dict(self._parts.counters)
+        return dict(self._parts.core.counters)
 
     def _running(self) -> ThreadPoolExecutor:
         if self._executor is None:
@@ -210,16 +210,7 @@ class _Listener:
         self.port: int = sock.getsockname()[1]
         self._sock = sock
         self._parts = parts
-        self._responder = Responder(
-            now=parts.clock(),
-            wall_clock=parts.wall_clock,
-            rng=parts.rng,
-            settings=parts.settings,
-            slots=parts.table.slots,
-            counters=parts.counters,
-            observer=parts.observer,
-            keylog=parts.keylog,
-        )
+        self._responder = Responder(parts.core, parts.clock())
         self._pending: dict[Link, ServerHandshake] = {}  # the oldest first
         self._server: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -247,7 +238,7 @@ class _Listener:
         self._parts.table.links.add(link)
         if len(self._pending) >= c.MAX_PENDING_HANDSHAKES:
             self._evict()
-        handshake = ServerHandshake(self._responder, link.peer_ip, self._parts.clock())
+        handshake = ServerHandshake(self._responder, Peer(link.peer_ip, link.peer_port), self._parts.clock())
         self._pending[link] = handshake
         return TcpConnection(handshake)
 

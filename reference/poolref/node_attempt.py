@@ -12,7 +12,7 @@ from concurrent.futures import Executor
 from typing import Final
 
 from .connection import TcpConnection
-from .counters import Counters
+from .core import Peer
 from .crypto import draw
 from .errors import HandshakeError, RandomnessError
 from .events import Event, HandshakeFailed, PuzzlePosed, SessionEstablished
@@ -63,7 +63,7 @@ class Attempt:
         if self._result.done() and not self._result.cancelled():
             self._result.exception()  # retrieved, whether or not run() got as far as raising it
         if not self._established:
-            self._parts.table.slots.release(self._index)
+            self._parts.core.slots.release(self._index)
             if self._handshake is not None:
                 self._handshake.cancel()
             if self._link is not None:
@@ -80,14 +80,10 @@ class Attempt:
         self._link = link
         try:
             self._handshake = ClientHandshake(
+                core=parts.core,
                 index=self._index,
                 now=parts.clock(),
-                wall=parts.wall_clock(),
-                rng=parts.rng,
-                settings=parts.settings,
-                counters=Counters(parts.counters),
-                observer=parts.observer,
-                keylog=parts.keylog,
+                peer=Peer(link.peer_ip, link.peer_port),
                 in_use=lambda session_id: parts.table.in_use(link.peer_ip, session_id),
             )
         except RandomnessError as error:
@@ -117,7 +113,7 @@ class Attempt:
     async def _solve(self, link: Link, puzzle: PuzzlePosed) -> None:
         stop = threading.Event()
         try:
-            search = Search(puzzle.seed, puzzle.difficulty, draw(self._parts.rng, START_SIZE))
+            search = Search(puzzle.seed, puzzle.difficulty, draw(self._parts.core.rng, START_SIZE))
         except RandomnessError as error:
             self.fail(error)
             return

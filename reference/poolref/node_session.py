@@ -161,18 +161,18 @@ class Session:
             state=core.state,
             session_id=core.session_id,
             role=core.role,
-            transport="tcp",
+            transport=core.transport,
             version=VERSION,
             epoch=core.keys.epoch,
             mtu=core.mtu,
             bytes_sent=core.bytes_sent,
-            bytes_recv=core.bytes_received,
+            bytes_recv=core.delivery.bytes_received,
             packets_sent=core.next_seq - core.first_seq,
             packets_recv=core.window.received,
             rekey_count=0,
             channels=core.subscriptions.listed(),
-            telemetry=core.telemetry(self._clock()),
-            peer_telemetry=core.peer_report,
+            telemetry=core.heartbeats.report(self._clock()),
+            peer_telemetry=core.heartbeats.peer_report,
         )
 
     def flush(self) -> None:

@@ -8,15 +8,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .counters import Counters
-from .crypto import Rng
+from .core import NodeCore
 from .errors import PoolTimeout
-from .events import Event, MessageReceived, Observer, SessionEnded
+from .events import Event, MessageReceived, SessionEnded
 from .io.tcp import Clock, Link
-from .keylog import Keylog
 from .node_session import Session
-from .settings import Settings
-from .slots import Slots
+from .session import Session as SessionCore
 
 EventCallback = Callable[[Session | None, Event], None]
 """Called with each event and its session, None while there is none yet."""
@@ -25,8 +22,8 @@ EventCallback = Callable[[Session | None, Event], None]
 class SessionTable:
     """Who holds which slot, and who waits for an incoming session."""
 
-    def __init__(self, clock: Clock) -> None:
-        self.slots = Slots()
+    def __init__(self, core: NodeCore, clock: Clock) -> None:
+        self.core = core
         self.links: set[Link] = set()
         self.by_link: dict[Link, Session] = {}
         self.events: EventCallback | None = None
@@ -68,7 +65,7 @@ class SessionTable:
     def release(self, session: Session) -> None:
         """Take a session out of the table; idempotent."""
         if self.by_link.pop(session.link, None) is not None:
-            self.slots.release(session.core.index)
+            self.core.slots.release(session.core.index)
             if session in self._incoming:
                 self._incoming.remove(session)
 
@@ -78,6 +75,13 @@ class SessionTable:
             session.core.session_id == session_id and link.peer_ip == peer_ip
             for link, session in self.by_link.items()
         )
+
+    def stir(self, core: SessionCore) -> None:
+        """A session has something to send, or a new timer, from outside its own calls."""
+        for link, session in self.by_link.items():
+            if session.core is core:
+                asyncio.get_running_loop().call_soon(link.flush)
+                return
 
     async def accept(self, timeout: float | None, require_open: Callable[[], object]) -> Session:
         """The oldest incoming session not yet handed out; PoolTimeout after ``timeout`` seconds."""
@@ -106,11 +110,6 @@ class SessionTable:
 class NodeParts:
     """What a node is made of."""
 
-    settings: Settings
-    rng: Rng
+    core: NodeCore
     clock: Clock
-    wall_clock: Clock
-    keylog: Keylog | None
-    observer: Observer | None
-    counters: Counters
     table: SessionTable

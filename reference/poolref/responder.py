@@ -6,23 +6,18 @@ and a rotating secret, so that an INIT costs the node no memory at all.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from typing import Final
 
 from . import constants as c
 from . import crypto, wire
 from .address import acceptable
 from .constants import Role, Type
+from .core import NodeCore, Peer
 from .counters import Counters, DropReason
-from .crypto import Rng
 from .errors import DecodeError, LowOrderKey, RandomnessError
-from .events import Observer
-from .keylog import Keylog
 from .keys import Keys
 from .puzzle import solves
 from .session import Session
-from .settings import Settings
-from .slots import Slots
 from .wire import Challenge, Header, Init, Response
 
 _RANDOM_SIZE: Final = 3
@@ -33,37 +28,20 @@ _U32: Final = (1 << 32) - 1
 
 
 class Responder:
-    """One for each listening node; ``wall_clock`` gives UNIX time in ns (HS-06).
+    """One for each listening node.
 
     Its own state: the secret and its predecessor, when challenges were issued during the last second, which
     RESPONSEs were used during the last 31 s.  RandomnessError when ``rng`` fails at the start.
     """
 
-    def __init__(
-        self,
-        *,
-        now: int,
-        wall_clock: Callable[[], int],
-        rng: Rng,
-        settings: Settings,
-        slots: Slots,
-        counters: Counters,
-        observer: Observer | None = None,
-        keylog: Keylog | None = None,
-    ) -> None:
-        self.counters = counters
-        self.observer = observer
-        self._wall_clock = wall_clock
-        self._rng = rng
-        self._settings = settings
-        self._slots = slots
-        self._keylog = keylog
-        self._secret = bytearray(crypto.draw(rng, c.KEY_SIZE))
+    def __init__(self, core: NodeCore, now: int) -> None:
+        self.core = core
+        self._secret = bytearray(crypto.draw(core.rng, c.KEY_SIZE))
         self._rotate_at = now + c.SECRET_PERIOD
         self._previous: bytearray | None = None
         self._previous_until = 0
         # Enough of the latest challenges to reach the highest difficulty; older ones change nothing.
-        steps = c.MAX_ISSUED_DIFFICULTY - settings.difficulty
+        steps = c.MAX_ISSUED_DIFFICULTY - core.settings.difficulty
         self._issued: deque[int] = deque(maxlen=steps * c.LOAD_STEP)
         self._used: dict[bytes, int] = {}
 
@@ -74,7 +52,7 @@ class Responder:
         issued = self._issued
         while issued and issued[0] <= now - c.LOAD_PERIOD:
             issued.popleft()
-        return self._settings.difficulty + len(issued) // c.LOAD_STEP
+        return self.core.settings.difficulty + len(issued) // c.LOAD_STEP
 
     def challenge(self, header: Header, payload: bytes, peer_ip: bytes, now: int) -> bytes | DropReason:
         """The CHALLENGE packet for an INIT, or why there is none."""
@@ -89,15 +67,15 @@ class Responder:
         ):
             return DropReason.MALFORMED
         if (
-            self._settings.dialect.init_timestamp == "wall"
-            and abs(header.timestamp - self._wall_clock()) > c.INIT_CLOCK_TOLERANCE
+            self.core.settings.dialect.init_timestamp == "wall"
+            and abs(header.timestamp - self.core.wall_clock()) > c.INIT_CLOCK_TOLERANCE
         ):
             return DropReason.STALE_INIT
-        if self._slots.free == 0:
+        if self.core.slots.free == 0:
             return DropReason.NO_SLOT
         try:
             self._rotate(now)
-            random = crypto.draw(self._rng, _RANDOM_SIZE)
+            random = crypto.draw(self.core.rng, _RANDOM_SIZE)
         except RandomnessError:
             return DropReason.NO_RANDOMNESS
         difficulty = self.difficulty(now)
@@ -109,7 +87,7 @@ class Responder:
             crypto.public_key(private),
             _puzzle_seed(self._secret, session_id, peer_ip, init.client_pubkey),
             difficulty,
-            self._settings.address,
+            self.core.settings.address,
         )
         private[:] = bytes(len(private))
         return wire.build(Type.CHALLENGE, challenge.pack(), session_id=session_id, timestamp=now)
@@ -117,7 +95,7 @@ class Responder:
     # -- RESPONSE --------------------------------------------------------------------------------------
 
     def admit(
-        self, header: Header, packet: bytes, peer_ip: bytes, now: int, counters: Counters
+        self, header: Header, packet: bytes, peer: Peer, now: int, counters: Counters
     ) -> tuple[Session, bytes] | DropReason:
         """The new session and its handshake ACK, or why there is none.  Cheap checks come first (HS-02)."""
         try:
@@ -131,7 +109,7 @@ class Responder:
             self._rotate(now)
         except RandomnessError:
             return DropReason.NO_RANDOMNESS
-        secret = self._secret_of(session_id, peer_ip, response.client_pubkey)
+        secret = self._secret_of(session_id, peer.ip, response.client_pubkey)
         if secret is None:
             return DropReason.BAD_SESSION_ID
         issued = int.from_bytes(session_id[:4], "big")
@@ -139,7 +117,7 @@ class Responder:
             return DropReason.STALE_RESPONSE
         if session_id in self._used:
             return DropReason.REPLAY
-        seed = _puzzle_seed(secret, session_id, peer_ip, response.client_pubkey)
+        seed = _puzzle_seed(secret, session_id, peer.ip, response.client_pubkey)
         if not solves(seed, response.solution, session_id[_DIFFICULTY]):
             return DropReason.BAD_PUZZLE
         private = _ephemeral(secret, session_id)
@@ -149,9 +127,9 @@ class Responder:
             return DropReason.LOW_ORDER_KEY
         finally:
             private[:] = bytes(len(private))
-        keys = Keys(shared, dialect=self._settings.dialect)
+        keys = Keys(shared, dialect=self.core.settings.dialect)
         shared[:] = bytes(len(shared))
-        answer = self._verified(header, packet, response, keys, now, counters)
+        answer = self._verified(header, packet, response, keys, now, peer, counters)
         if isinstance(answer, DropReason):
             keys.erase()
         elif now // c.SECOND - issued <= c.LOAD_PERIOD // c.SECOND and self._issued:
@@ -159,7 +137,14 @@ class Responder:
         return answer
 
     def _verified(
-        self, header: Header, packet: bytes, response: Response, keys: Keys, now: int, counters: Counters
+        self,
+        header: Header,
+        packet: bytes,
+        response: Response,
+        keys: Keys,
+        now: int,
+        peer: Peer,
+        counters: Counters,
     ) -> tuple[Session, bytes] | DropReason:
         if not keys.authentic(packet):
             return DropReason.AUTH_FAIL
@@ -172,15 +157,17 @@ class Responder:
         if not crypto.constant_time_equal(proof, crypto.mac(keys.shared, header.session_id)):
             return DropReason.BAD_PROOF
         try:
-            random = int.from_bytes(crypto.draw(self._rng, 8), "big") >> (64 - c.INITIAL_SEQ_BITS)
+            random = int.from_bytes(crypto.draw(self.core.rng, 8), "big") >> (64 - c.INITIAL_SEQ_BITS)
         except RandomnessError:
             return DropReason.NO_RANDOMNESS
-        index = self._slots.take()
+        index = self.core.slots.take()
         if index is None:
             return DropReason.NO_SLOT
         self._used[header.session_id] = now + c.RESPONSE_MEMORY
         first_seq = c.SEQ_RANGE[Role.SERVER][0] + random
         session = Session(
+            core=self.core,
+            counters=counters,
             role=Role.SERVER,
             index=index,
             session_id=header.session_id,
@@ -188,12 +175,10 @@ class Responder:
             first_seq=first_seq,
             peer_seq=header.seq,
             now=now,
-            settings=self._settings,
-            counters=counters,
-            observer=self.observer,
+            peer=peer,
         )
-        if self._keylog is not None:
-            self._keylog(keys.log_entry(header.session_id).line())
+        if self.core.keylog is not None:
+            self.core.keylog(keys.log_entry(header.session_id).line())
         return session, keys.protect(Header(Type.ACK, 0, first_seq, header.seq, header.session_id, now))
 
     # -- the timer -------------------------------------------------------------------------------------
@@ -223,7 +208,7 @@ class Responder:
 
     def _rotate(self, now: int) -> None:
         if now >= self._rotate_at:
-            fresh = bytearray(crypto.draw(self._rng, c.KEY_SIZE))
+            fresh = bytearray(crypto.draw(self.core.rng, c.KEY_SIZE))
             if self._previous is not None:
                 self._previous[:] = bytes(c.KEY_SIZE)
             self._previous, self._secret = self._secret, fresh

@@ -1,52 +1,69 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""An established session: protected packets in and out, acknowledgement, heartbeats, messages, the end.
+"""An established session: protected packets in and out, acknowledgement, messages, the end.
 
 Driven by the user (:meth:`Session.send`, :meth:`Session.take`, :meth:`Session.close`), the network
 (:meth:`Session.receive_packet`) and the timer.  Receiving is a flat pipeline (SEAL-05): parse, find the
 session, hmac, sequence range, replay window, open, commit, state table, act.  Nothing changes before the
 hmac holds, nothing reaches the user before the tag does.
+
+Everything else that a session does is a :class:`~poolref.part.Part` in a file of its own.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import ClassVar, Final
 
 from . import constants as c
 from . import wire
 from .constants import ErrorCode, Flag, Role, State, Type
+from .core import NOBODY, NodeCore, Peer
 from .counters import Counters, DropReason, Outcome, Verdict
+from .delivery import Delivery
 from .endpoint import Endpoint
 from .errors import DecodeError, LocalError
-from .events import EndCause, MessageReceived, Observer, SessionEnded, SessionEstablished
-from .fragments import Reassembly, split
-from .inbox import Inbox, Message, Subscriptions
+from .events import EndCause, Event, SessionEnded, SessionEstablished
+from .fragments import split
+from .inbox import Message
 from .keys import Keys
+from .part import NEVER, Part
 from .replay import ReplayWindow
-from .settings import Settings
 from .states import Action, lookup
-from .telemetry import RoundTrip
-from .wire import FragmentHeader, Header, Telemetry
+from .telemetry import Heartbeats
+from .wire import Header
 
 # Plain ints: comparing with members of an enumeration costs several times as much, for every packet.
-_DATA = int(Type.DATA)
-_RESPONSE = int(Type.RESPONSE)
-_CHALLENGE = int(Type.CHALLENGE)
-_ENCRYPTED = int(Flag.ENCRYPTED)
-_REQUIRE_ACK = int(Flag.REQUIRE_ACK)
-_FRAGMENT = int(Flag.FRAGMENT)
-_LAST_FRAG = int(Flag.LAST_FRAG)
-_U32 = (1 << 32) - 1
-_ANSWERED_OTHERWISE = (int(Type.ACK), int(Type.HEARTBEAT))  # an ACK never is, a heartbeat at once
-_SEALED_PROOF = wire.offset_of("response", "sealed_proof")
+_DATA: Final = int(Type.DATA)
+_ACK: Final = int(Type.ACK)
+_RESPONSE: Final = int(Type.RESPONSE)
+_CHALLENGE: Final = int(Type.CHALLENGE)
+_ENCRYPTED: Final = int(Flag.ENCRYPTED)
+_REQUIRE_ACK: Final = int(Flag.REQUIRE_ACK)
+_U32: Final = (1 << 32) - 1
+_ANSWERED_OTHERWISE: Final = (_ACK, int(Type.HEARTBEAT))  # an ACK never is, a heartbeat at once
+_NEVER_HELD: Final = (_ACK, int(Type.REKEY), int(Type.CLOSE))  # RK-02
+_SEALED_PROOF: Final = wire.offset_of("response", "sealed_proof")
+
+Receiver = Callable[[Header, bytes, int], Outcome]
+"""Acts on an authentic packet: its header, plaintext and the time."""
 
 
 class Session(Endpoint):
-    """``first_seq`` and ``peer_seq`` are the initial seqs, both consumed by the handshake (SEQ-03)."""
+    """Over TCP.  ``first_seq`` and ``peer_seq`` are the initial seqs, both consumed by the handshake
+    (SEQ-03).
+    """
+
+    transport: ClassVar[str] = "tcp"
+    reliable: ClassVar[bool] = False
+    """Whether this session itself resends what is lost: acks are then cumulative (TRN-04)."""
 
     def __init__(
         self,
         *,
+        core: NodeCore,
+        counters: Counters,
         role: Role,
         index: int,
         session_id: bytes,
@@ -54,56 +71,54 @@ class Session(Endpoint):
         first_seq: int,
         peer_seq: int,
         now: int,
-        settings: Settings,
-        counters: Counters,
-        observer: Observer | None = None,
+        peer: Peer = NOBODY,
     ) -> None:
-        super().__init__(counters, observer)
+        super().__init__(counters, core.observer)
+        self.core = core
         self.role = role
         self.index = index
         self.session_id = session_id
         self.keys = keys
-        self.settings = settings
+        self.peer = peer
+        self.settings = core.settings
         self.state = State.ESTABLISHED
-        self.subscriptions = Subscriptions()
-        self.inbox = Inbox()
-        self.reassembly = Reassembly()
         self.window = ReplayWindow(peer_seq)
-        self.round_trip = RoundTrip()
-        self.peer_report: Telemetry | None = None
         self.mtu = c.MTU_TCP_INITIAL
         self.established_at = now
         self.bytes_sent = 0
-        self.bytes_received = 0
         self.congested = False
         """Set while the transport takes no more: ACKs and heartbeats then wait, so that nothing piles up."""
         self.end: SessionEnded | None = None
         self.first_seq = first_seq
         self.next_seq = first_seq + 1
-        peer = Role.SERVER if role is Role.CLIENT else Role.CLIENT
-        self._peer_low, self._peer_high = c.SEQ_RANGE[peer]
+        peer_role = Role.SERVER if role is Role.CLIENT else Role.CLIENT
+        self._peer_low, self._peer_high = c.SEQ_RANGE[peer_role]
         self._seq_limit = c.SEQ_RANGE[role][1]
         self._next_msg_id = 0
+        self._held: deque[tuple[Type, bytes, int, int]] = deque()
         self._ack_pending = 0
         self._ack_due: int | None = None
-        self._heartbeat_due = now + settings.heartbeat_s * c.SECOND
-        self._heartbeat_mark = (now, 0)
         self._last_heard = now
         self._suspended_at: int | None = None
         self._linger_until: int | None = None
-        self._actions = {
-            Action.DELIVER: self._deliver,
+        self.delivery = Delivery(self)
+        self.inbox = self.delivery.inbox
+        self.subscriptions = self.delivery.subscriptions
+        self.heartbeats = Heartbeats(self, now)
+        self.parts: tuple[Part, ...] = (self.delivery, self.heartbeats)
+        self._receivers: dict[Action, Receiver] = {
+            Action.DELIVER: self.delivery.receive,
             Action.ACKNOWLEDGED: self._acknowledged,
-            Action.HEARTBEAT: self._heartbeat,
+            Action.HEARTBEAT: self.heartbeats.receive,
             Action.CLOSED: self._closed,
         }
-        self._events.append(SessionEstablished(session_id, role))
+        self.emit(SessionEstablished(session_id, role))
 
     # -- the user --------------------------------------------------------------------------------------
 
     def send(self, data: bytes, now: int, channel: int = 0) -> None:
-        """Send a message of 1..65535 bytes: EINVAL, EMSGSIZE, or ENOTCONN once the session ended
-        (DATA-01).
+        """Send a message of 1..65535 bytes: EINVAL, EMSGSIZE, EAGAIN while not :attr:`writable`, or ENOTCONN
+        once the session ended (DATA-01).
         """
         if not data:
             raise LocalError(errno.EINVAL, "a message has at least one byte")
@@ -111,16 +126,22 @@ class Session(Endpoint):
             raise LocalError(errno.EMSGSIZE, f"a message of {len(data)} bytes exceeds {c.MAX_MESSAGE}")
         if not 0 <= channel < c.CHANNELS:
             raise LocalError(errno.EINVAL, f"channel {channel} is not within 0..{c.CHANNELS - 1}")
+        if not self.writable:
+            raise LocalError(errno.EAGAIN, "too much waits to be sent")
         pieces: Iterable[tuple[bytes, int]] = ((data, 0),)
         if len(data) > self.mtu - c.DATA_OVERHEAD:
             pieces = split(data, self._next_msg_id, self.mtu - c.FRAGMENT_OVERHEAD)
             self._next_msg_id = (self._next_msg_id + 1) & _U32
         for plaintext, flags in pieces:
-            if self.end is not None or not self._transmit(
-                Type.DATA, now, plaintext, flags | _REQUIRE_ACK, channel
-            ):
+            self.transmit(Type.DATA, now, plaintext, flags=flags | _REQUIRE_ACK, channel=channel)
+            if self.end is not None:
                 raise LocalError(errno.ENOTCONN, "the session has ended")
         self.bytes_sent += len(data)
+
+    @property
+    def writable(self) -> bool:
+        """Whether :meth:`send` takes a message: not too much is held back (RK-02, TRN-04)."""
+        return len(self._held) < c.HELD_LIMIT
 
     def take(self, channel: int | None = None, max_size: int | None = None) -> Message | None:
         """The oldest received message, None without one; MessageTooBig as :meth:`Inbox.take`."""
@@ -129,7 +150,44 @@ class Session(Endpoint):
     def close(self, now: int, code: int | None = None) -> None:
         """End the session with a CLOSE (CLS-01); does nothing once it ended."""
         if self.end is None:
-            self._close(now, "local", code)
+            self.close_with(now, "local", code)
+
+    # -- the parts -------------------------------------------------------------------------------------
+
+    def transmit(
+        self, type: Type, now: int, plaintext: bytes = b"", *, flags: int = 0, channel: int = 0
+    ) -> int | None:
+        """Seal and queue a packet; the seq it took, None when it is held for later or the session ended."""
+        if self.end is not None:
+            return None
+        if type not in _NEVER_HELD and (self._held or self.holding):
+            self._held.append((type, plaintext, flags, channel))
+            return None
+        return self._dispatch(type, now, plaintext, flags, channel)
+
+    @property
+    def holding(self) -> bool:
+        """Whether packets other than REKEY, ACK and CLOSE are held back at present."""
+        return False
+
+    def release(self, now: int) -> None:
+        """Send what was held, as far as it may go."""
+        while self._held and not self.holding and self.end is None:
+            type, plaintext, flags, channel = self._held.popleft()
+            self._dispatch(type, now, plaintext, flags, channel)
+
+    def acknowledge(self, now: int, *, ack: int | None = None, flags: int = 0) -> None:
+        """Send an ACK of its own at once, with exactly this ``ack`` if given."""
+        if self.end is None and self._seq_left(now):
+            self._queue(self.protect(Type.ACK, now, flags=flags, ack=ack), now)
+
+    def owe_ack(self, now: int, *, at_once: bool = False) -> None:
+        """SEQ-05: an ACK within 50 ms, one for up to 16 packets."""
+        self._ack_pending += 1
+        if self._ack_due is None:
+            self._ack_due = now + c.ACK_DELAY
+        if at_once or self._ack_pending >= c.ACK_MERGE:
+            self._send_ack(now)
 
     def protect(
         self,
@@ -152,19 +210,50 @@ class Session(Endpoint):
             type,
             flags,
             seq,
-            self.window.highest if ack is None else ack,
+            self.ack if ack is None else ack,
             self.session_id,
             now,
             channel=channel,
         )
         return self.keys.protect(header, plaintext)
 
+    @property
+    def ack(self) -> int:
+        """What packets sent now acknowledge (SEQ-05)."""
+        return self.window.highest
+
+    def emit(self, event: Event) -> None:
+        """Tell the user of an event."""
+        self._events.append(event)
+
+    def close_with(self, now: int, cause: EndCause, code: int | None) -> None:
+        """Tell the peer with a CLOSE, then end."""
+        if self.end is not None:
+            return
+        if self.next_seq < self._seq_limit:
+            self._queue(self.protect(Type.CLOSE, now, b"" if code is None else bytes([code])), now)
+        self.finish(now, cause, code)
+
+    def finish(self, now: int, cause: EndCause, code: int | None) -> None:
+        """End without a word to the peer."""
+        self.end = SessionEnded(cause, code)
+        self.state = State.CLOSING
+        for part in self.parts:
+            part.end(now)
+        self.keys.erase()
+        self._held.clear()
+        self.closing = True
+        self._ack_due = None
+        self._linger_until = now + c.LINGER
+        self.counters.count("sessions_ended")
+        self.emit(self.end)
+
     # -- the network -----------------------------------------------------------------------------------
 
     def end_of_stream(self, now: int) -> None:
         """CLS-03: the stream ended without CLOSE."""
         if self.end is None:
-            self._finish(now, "end_of_stream", None)
+            self.finish(now, "end_of_stream", None)
 
     def suspend(self, now: int) -> None:
         """Reading stopped because the receive queue is full: hold the receive-driven timers (DATA-04)."""
@@ -174,8 +263,10 @@ class Session(Endpoint):
     def resume(self, now: int) -> None:
         """Reading goes on."""
         if self._suspended_at is not None:
-            self._last_heard += now - self._suspended_at
-            self.reassembly.postpone(now - self._suspended_at)
+            duration = now - self._suspended_at
+            self._last_heard += duration
+            for part in self.parts:
+                part.postpone(duration)
             self._suspended_at = None
 
     def _receive(self, packet: bytes, now: int) -> Outcome:
@@ -183,6 +274,31 @@ class Session(Endpoint):
             header = wire.parse(packet)
         except DecodeError:
             return DropReason.MALFORMED
+        reason = self._legible(header)
+        if reason is not None:
+            return reason
+        keys = self._keys_of(header, packet)
+        if keys is None:
+            return self._refuse(now, DropReason.AUTH_FAIL, ErrorCode.AUTH_FAIL)
+        seq = header.seq
+        if not self._peer_low <= seq < self._peer_high:
+            return DropReason.REFLECTED
+        if not self.window.fresh(seq):
+            return DropReason.REPLAY
+        if self.inbox.full and header.type == _DATA:
+            return DropReason.OVERLOAD
+        plaintext = self._open(header, packet, keys)
+        if plaintext is None:
+            return self._refuse(now, DropReason.DECRYPT_FAIL, ErrorCode.DECRYPT_FAIL)
+        self.window.commit(seq)
+        self._verified(header, keys, now)
+        outcome = self._act(header, plaintext, now)
+        if header.flags & _REQUIRE_ACK and header.type not in _ANSWERED_OTHERWISE and self.end is None:
+            self.owe_ack(now)
+        return outcome
+
+    def _legible(self, header: Header) -> DropReason | None:
+        """What tells against a packet before its hmac is looked at."""
         reason = wire.check(header)
         if reason is not None:
             return reason
@@ -194,95 +310,45 @@ class Session(Endpoint):
             return DropReason.UNKNOWN_SESSION
         if header.payload_len and not header.flags & _ENCRYPTED:
             return DropReason.MALFORMED
-        if not self.keys.authentic(packet):
-            self._close(now, "protection", ErrorCode.AUTH_FAIL)
-            return DropReason.AUTH_FAIL
-        seq = header.seq
-        if not self._peer_low <= seq < self._peer_high:
-            return DropReason.REFLECTED
-        if not self.window.fresh(seq):
-            return DropReason.REPLAY
-        if self.inbox.full and header.type == _DATA:
-            return DropReason.OVERLOAD
+        return None
+
+    def _keys_of(self, header: Header, packet: bytes) -> Keys | None:
+        """The keys under which a packet is authentic."""
+        return self.keys if self.keys.authentic(packet) else None
+
+    def _open(self, header: Header, packet: bytes, keys: Keys) -> bytes | None:
         sealed_from = c.HEADER_SIZE + (_SEALED_PROOF if header.type == _RESPONSE else 0)
-        plaintext = self.keys.open(seq, memoryview(packet)[sealed_from:])
-        if plaintext is None:
-            self._close(now, "protection", ErrorCode.DECRYPT_FAIL)
-            return DropReason.DECRYPT_FAIL
-        self.window.commit(seq)
+        return keys.open(header.seq, memoryview(packet)[sealed_from:])
+
+    def _verified(self, header: Header, keys: Keys, now: int) -> None:
+        """An authentic packet arrived that opened."""
         self._last_heard = now
-        outcome = self._act(header, plaintext, now)
-        if header.flags & _REQUIRE_ACK and header.type not in _ANSWERED_OTHERWISE and self.end is None:
-            self._owe_ack(now)
-        return outcome
+
+    def _refuse(self, now: int, reason: DropReason, code: ErrorCode) -> DropReason:
+        """SEAL-06, SEAL-07: on a stream, framing can no longer be trusted."""
+        self.close_with(now, "protection", code)
+        return reason
 
     def _act(self, header: Header, plaintext: bytes, now: int) -> Outcome:
         transition = lookup(self.state, header.type)
         if isinstance(transition, DropReason):
             return transition
-        action = self._actions.get(transition.action)
-        if action is None:
+        receiver = self._receivers.get(transition.action)
+        if receiver is None:
             return DropReason.NOT_IMPLEMENTED
         if not self.first_seq <= header.ack < self.next_seq:
             self.counters.count(DropReason.BAD_ACK)
             header.ack = self.first_seq
-        outcome = action(header, plaintext, now)
-        if isinstance(outcome, Verdict) and self.end is None:  # an answer may have taken the last seq
-            self.state = transition.target
-        return outcome
-
-    def _deliver(self, header: Header, plaintext: bytes, now: int) -> Outcome:
-        if header.channel not in self.subscriptions:
-            return DropReason.UNSUBSCRIBED
-        if header.flags & _FRAGMENT:
-            result = self._reassemble(header, plaintext, now)
-            if not isinstance(result, Message):
-                return result
-            message = result
-        elif not plaintext:
-            return DropReason.MALFORMED
-        else:
-            message = Message(header.channel, plaintext)
-        self.inbox.put(message)
-        self.bytes_received += len(message.data)
-        self._events.append(MessageReceived(message.channel, len(message.data)))
-        return Verdict.ACCEPTED
-
-    def _reassemble(self, header: Header, plaintext: bytes, now: int) -> Message | Outcome:
-        try:
-            fragment = FragmentHeader.unpack_from(plaintext)
-        except DecodeError:
-            return DropReason.MALFORMED
-        evicted = self.reassembly.evicted
-        result = self.reassembly.add(
-            fragment,
-            plaintext[c.FRAGMENT_HEADER_SIZE :],
-            header.channel,
-            bool(header.flags & _LAST_FRAG),
-            now,
-        )
-        if self.reassembly.evicted > evicted:
-            self.counters.count(DropReason.FRAG_EVICTED)
-        return result
+        return receiver(header, plaintext, now)
 
     def _acknowledged(self, header: Header, plaintext: bytes, now: int) -> Outcome:
-        self.round_trip.acknowledged(header.ack, now)
-        return Verdict.ACCEPTED
-
-    def _heartbeat(self, header: Header, plaintext: bytes, now: int) -> Outcome:
-        # Answered whatever it holds: the ACK says that it arrived (HB-01, E-36).
-        self._ack_pending += 1
-        self._send_ack(now)
-        try:
-            self.peer_report = Telemetry.unpack(plaintext, self.settings.dialect.telemetry_order)
-        except DecodeError:
-            return DropReason.MALFORMED
+        self.heartbeats.acknowledged(header, now)
         return Verdict.ACCEPTED
 
     def _closed(self, header: Header, plaintext: bytes, now: int) -> Outcome:
         if len(plaintext) > 1:
             return DropReason.MALFORMED
-        self._finish(now, "closed", plaintext[0] if plaintext else None)
+        self.finish(now, "closed", plaintext[0] if plaintext else None)
         return Verdict.CLOSED
 
     # -- the timer -------------------------------------------------------------------------------------
@@ -290,13 +356,15 @@ class Session(Endpoint):
     def next_timer(self) -> int | None:
         if self.end is not None:
             return self._linger_until
-        due = self._heartbeat_due
+        suspended = self._suspended_at is not None
+        due = NEVER
+        for part in self.parts:
+            if part.due < due and not (suspended and part.receive_driven):
+                due = part.due
         if self._ack_due is not None and self._ack_due < due and not self.congested:
             due = self._ack_due
-        if self._suspended_at is None:
+        if not suspended:
             due = min(due, self._last_heard + c.DEAD_PEER)
-            if self.reassembly:
-                due = min(due, self.reassembly.next_timer() or due)
         return due
 
     def handle_timer(self, now: int) -> None:
@@ -305,18 +373,16 @@ class Session(Endpoint):
                 self._linger_until = None
                 self.inbox.clear()
             return
-        if self._suspended_at is None and now >= self._last_heard + c.DEAD_PEER:
+        suspended = self._suspended_at is not None
+        if not suspended and now >= self._last_heard + c.DEAD_PEER:
             self.counters.count("peers_dead")
-            self._finish(now, "dead_peer", None)
+            self.finish(now, "dead_peer", None)
             return
-        if self._suspended_at is None and self.reassembly:
-            expired = self.reassembly.expire(now)
-            if expired:
-                self.counters.count(DropReason.FRAG_TIMEOUT, expired)
         if self._ack_due is not None and now >= self._ack_due:
             self._send_ack(now)
-        if now >= self._heartbeat_due and self.end is None:
-            self._send_heartbeat(now)
+        for part in self.parts:
+            if now >= part.due and not (suspended and part.receive_driven) and self.end is None:
+                part.handle_timer(now)
 
     @property
     def finished(self) -> bool:
@@ -325,43 +391,19 @@ class Session(Endpoint):
 
     # -- sending ---------------------------------------------------------------------------------------
 
-    def telemetry(self, now: int) -> Telemetry:
-        """This side's own figures as of ``now``; throughput is of messages sent since the last heartbeat."""
-        since, sent = self._heartbeat_mark
-        elapsed = now - since
-        return Telemetry(
-            rtt_ns=self.round_trip.srtt,
-            jitter_ns=self.round_trip.jitter,
-            loss_rate_ppm=self.window.loss_ppm,
-            throughput_bps=(self.bytes_sent - sent) * 8 * c.SECOND // elapsed if elapsed > 0 else 0,
-            mtu=self.mtu,
-            queue_depth=len(self.inbox),
-            uptime_ns=now - self.established_at,
-        )
-
-    def _transmit(
-        self,
-        type: Type,
-        now: int,
-        plaintext: bytes = b"",
-        flags: int = 0,
-        channel: int = 0,
-    ) -> bool:
-        """Queue a packet; False when the last seq is due, which goes to a CLOSE that ends the session
-        (SEQ-01).
-        """
-        if self.next_seq >= self._seq_limit - 1:
-            self._close(now, "sequence_exhausted", ErrorCode.SEQ_INVALID)
-            return False
+    def _dispatch(self, type: Type, now: int, plaintext: bytes, flags: int, channel: int) -> int | None:
+        if not self._seq_left(now):
+            return None
+        seq = self.next_seq
         self._queue(self.protect(type, now, plaintext, flags=flags, channel=channel), now)
-        return True
+        return seq
 
-    def _owe_ack(self, now: int) -> None:
-        self._ack_pending += 1
-        if self._ack_due is None:
-            self._ack_due = now + c.ACK_DELAY
-        if self._ack_pending >= c.ACK_MERGE:
-            self._send_ack(now)
+    def _seq_left(self, now: int) -> bool:
+        """False when the last seq is due, which goes to a CLOSE that ends the session (SEQ-01)."""
+        if self.next_seq < self._seq_limit - 1:
+            return True
+        self.close_with(now, "sequence_exhausted", ErrorCode.SEQ_INVALID)
+        return False
 
     def _send_ack(self, now: int) -> None:
         if self.congested:
@@ -369,31 +411,4 @@ class Session(Endpoint):
             return
         self._ack_pending = 0
         self._ack_due = None
-        self._transmit(Type.ACK, now)
-
-    def _send_heartbeat(self, now: int) -> None:
-        self._heartbeat_due = now + self.settings.heartbeat_s * c.SECOND
-        if self.congested:
-            return
-        report = self.telemetry(now).pack(self.settings.dialect.telemetry_order)
-        self.round_trip.sent(self.next_seq, now)
-        self._heartbeat_mark = (now, self.bytes_sent)
-        self._transmit(Type.HEARTBEAT, now, report, int(Flag.TELEMETRY))
-
-    # -- the end ---------------------------------------------------------------------------------------
-
-    def _close(self, now: int, cause: EndCause, code: int | None) -> None:
-        if self.next_seq < self._seq_limit:
-            self._queue(self.protect(Type.CLOSE, now, b"" if code is None else bytes([code])), now)
-        self._finish(now, cause, code)
-
-    def _finish(self, now: int, cause: EndCause, code: int | None) -> None:
-        self.end = SessionEnded(cause, code)
-        self.state = State.CLOSING
-        self.keys.erase()
-        self.reassembly.clear()
-        self.closing = True
-        self._ack_due = None
-        self._linger_until = now + c.LINGER
-        self.counters.count("sessions_ended")
-        self._events.append(self.end)
+        self.acknowledge(now)

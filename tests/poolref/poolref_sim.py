@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from poolref.connection import TcpConnection
 from poolref.constants import SECOND, Flag, State, Type
-from poolref.counters import Counters, Outcome
+from poolref.core import NodeCore, Peer
+from poolref.counters import Outcome
 from poolref.dialect import Dialect
 from poolref.events import Event, HandshakeFailed, Observer, PuzzlePosed
 from poolref.handshake import ClientHandshake, ServerHandshake
@@ -17,12 +18,12 @@ from poolref.puzzle import Search
 from poolref.responder import Responder
 from poolref.session import Session
 from poolref.settings import Settings
-from poolref.slots import Slots
 from poolref.wire import HMAC_OFFSET
 
 START = 1_000 * SECOND
 WALL = 1_700_000_000 * SECOND
-PEER = bytes(10) + b"\xff\xff" + bytes([192, 0, 2, 1])
+PEER = Peer(bytes(10) + b"\xff\xff" + bytes([192, 0, 2, 1]), 40_000)
+SERVER = Peer(bytes(10) + b"\xff\xff" + bytes([192, 0, 2, 2]), 9253)
 
 
 def seeded(seed: int) -> Callable[[int], bytes]:
@@ -61,22 +62,16 @@ class World:
         self.wall_offset = WALL - START
         self.server_settings = server_settings or Settings()
         self.client_settings = client_settings or Settings()
-        self.client_rng = seeded(2 * seed)
-        self.counters = Counters()
-        self.client_counters = Counters()
-        self.slots = Slots()
-        self.observer = observer
-        self.keylog = keylog
-        self.responder = Responder(
-            now=self.now,
-            wall_clock=lambda: self.wall,
-            rng=seeded(2 * seed + 1),
-            settings=self.server_settings,
-            slots=self.slots,
-            counters=self.counters,
-            observer=observer,
-            keylog=keylog,
+        self.client_core = NodeCore(
+            self.client_settings, seeded(2 * seed), lambda: self.wall, observer=observer, keylog=keylog
         )
+        self.server_core = NodeCore(
+            self.server_settings, seeded(2 * seed + 1), lambda: self.wall, observer=observer, keylog=keylog
+        )
+        self.counters = self.server_core.counters
+        self.client_counters = self.client_core.counters
+        self.slots = self.server_core.slots
+        self.responder = Responder(self.server_core, self.now)
 
     @property
     def wall(self) -> int:
@@ -84,14 +79,10 @@ class World:
 
     def client_handshake(self, **overrides: object) -> ClientHandshake:
         arguments: dict[str, object] = {
+            "core": self.client_core,
             "index": 0,
             "now": self.now,
-            "wall": self.wall,
-            "rng": self.client_rng,
-            "settings": self.client_settings,
-            "counters": Counters(self.client_counters),
-            "observer": self.observer,
-            "keylog": self.keylog,
+            "peer": SERVER,
         }
         arguments.update(overrides)
         return ClientHandshake(**arguments)  # type: ignore[arg-type]
@@ -99,8 +90,8 @@ class World:
     def client(self, **overrides: object) -> TcpConnection:
         return TcpConnection(self.client_handshake(**overrides))
 
-    def server(self, peer_ip: bytes = PEER) -> TcpConnection:
-        return TcpConnection(ServerHandshake(self.responder, peer_ip, self.now))
+    def server(self, peer: Peer = PEER) -> TcpConnection:
+        return TcpConnection(ServerHandshake(self.responder, peer, self.now))
 
     def pair(self) -> Pair:
         """Connected and established."""

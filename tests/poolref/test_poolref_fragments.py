@@ -167,13 +167,13 @@ def test_a_fragment_too_short_for_its_header_is_malformed(pair: Pair) -> None:
 def test_fragments_are_freed_in_time_and_with_the_session(pair: Pair) -> None:
     deliver(pair, fragment(pair, FragmentHeader(5, 0, 9).pack() + b"abc"))
     pair.s.handle_timer(START + 5 * SECOND - 1)
-    assert len(pair.s.reassembly) == 1
+    assert len(pair.s.delivery.reassembly) == 1
     assert pair.s.next_timer() == START + 5 * SECOND
     pair.s.handle_timer(START + 5 * SECOND)
-    assert len(pair.s.reassembly) == 0
+    assert len(pair.s.delivery.reassembly) == 0
     deliver(pair, fragment(pair, FragmentHeader(6, 0, 9).pack() + b"abc"))
     pair.s.close(START)
-    assert len(pair.s.reassembly) == 0
+    assert len(pair.s.delivery.reassembly) == 0
 
 
 def test_while_nothing_is_read_no_fragment_is_late(pair: Pair) -> None:
@@ -182,6 +182,6 @@ def test_while_nothing_is_read_no_fragment_is_late(pair: Pair) -> None:
     pair.s.handle_timer(START + 60 * SECOND)
     pair.s.resume(START + 60 * SECOND)
     pair.s.handle_timer(START + 60 * SECOND)
-    assert len(pair.s.reassembly) == 1
+    assert len(pair.s.delivery.reassembly) == 1
     pair.s.handle_timer(START + 64 * SECOND)
-    assert len(pair.s.reassembly) == 0
+    assert len(pair.s.delivery.reassembly) == 0

@@ -16,6 +16,7 @@ from test_poolref_crypto import LOW_ORDER, rfc5869
 from poolref import crypto, wire
 from poolref.address import Address
 from poolref.constants import MAX_SESSIONS, SECOND, ErrorCode, Flag, Role, State, Type
+from poolref.core import Peer
 from poolref.counters import DropReason, Verdict
 from poolref.dialect import Dialect
 from poolref.errors import LocalError, PeerError, PeerRefused, RandomnessError
@@ -323,7 +324,7 @@ def test_the_cheap_checks_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_response_from_another_address_is_refused() -> None:
     steps = Steps()
     response = steps.response()
-    elsewhere = ServerHandshake(steps.world.responder, bytes(15) + b"\1", steps.world.now)
+    elsewhere = ServerHandshake(steps.world.responder, Peer(bytes(15) + b"\1"), steps.world.now)
     assert elsewhere.receive_packet(response, steps.world.now) is DropReason.BAD_SESSION_ID
     assert steps.server.receive_packet(response, steps.world.now) is Verdict.ACCEPTED
 
@@ -699,11 +700,14 @@ def failing_after(calls: int) -> Callable[[int], bytes]:
 
 def test_failing_randomness_fails_the_operation_cleanly() -> None:
     world = World()
+    world.client_core.rng = failing_after(0)
     with pytest.raises(RandomnessError):
-        world.client_handshake(rng=failing_after(0))
+        world.client_handshake()
 
+    world.client_core.rng = seeded(3)
     steps = Steps(world)
-    steps.client = world.client_handshake(rng=failing_after(1))
+    world.client_core.rng = failing_after(1)
+    steps.client = world.client_handshake()
     steps.init = take(steps.client)
     steps.client.receive_packet(steps.challenge(), START)
     event = steps.client.next_event()
@@ -712,14 +716,15 @@ def test_failing_randomness_fails_the_operation_cleanly() -> None:
     assert isinstance(failure(steps.client), RandomnessError)
     assert steps.client.packets_to_send() == []
 
+    world.client_core.rng = seeded(4)
     steps = Steps(world)
-    world.responder._rng = failing_after(0)
+    world.server_core.rng = failing_after(0)
     assert steps.server.receive_packet(steps.init, START) is DropReason.NO_RANDOMNESS
-    world.responder._rng = failing_after(1)
+    world.server_core.rng = failing_after(1)
     response = steps.response()
     assert steps.server.receive_packet(response, START) is DropReason.NO_RANDOMNESS
     assert world.slots.free == MAX_SESSIONS
-    world.responder._rng = failing_after(0)
+    world.server_core.rng = failing_after(0)
     with pytest.raises(RandomnessError):
         world.responder.handle_timer(START + 301 * SECOND)
     late = ServerHandshake(world.responder, PEER, START)

@@ -282,7 +282,7 @@ async def test_silent_and_slow_clients_delay_nobody() -> None:
 async def test_the_oldest_silent_handshake_gives_way_to_the_257th() -> None:
     async with listening() as (server, client, port):
         reader, writer = await raw(port)
-        init = wire.build(Type.INIT, b"\x09" + bytes(63), timestamp=server._parts.wall_clock())
+        init = wire.build(Type.INIT, b"\x09" + bytes(63), timestamp=server._parts.core.wall_clock())
         writer.write(init)
         assert wire.parse(await reader.readexactly(178)).type == Type.CHALLENGE
         silent = [await raw(port) for _ in range(MAX_PENDING_HANDSHAKES - 1)]
@@ -401,7 +401,7 @@ async def test_what_a_server_may_answer(answer: bytes, number: int) -> None:
         assert isinstance(error.value, LocalError | PeerError)
         await hung_up.acquire()
         assert client.sessions() == []
-        assert client._table.slots.free == MAX_SESSIONS
+        assert client._parts.core.slots.free == MAX_SESSIONS
 
 
 @asynchronous
@@ -411,7 +411,7 @@ async def test_a_silent_server_and_the_callers_own_timeout() -> None:
             await client.connect(V4, port, timeout=0.05)
         assert error.value.errno == errno.ETIMEDOUT
         await hung_up.acquire()
-        assert client._table.slots.free == MAX_SESSIONS
+        assert client._parts.core.slots.free == MAX_SESSIONS
 
 
 @asynchronous
@@ -421,7 +421,7 @@ async def test_nobody_listens() -> None:
         async with Node() as client:
             with pytest.raises(ConnectionRefusedError):
                 await client.connect(V4, unused.getsockname()[1])
-            assert client._table.slots.free == MAX_SESSIONS
+            assert client._parts.core.slots.free == MAX_SESSIONS
 
 
 @pytest.mark.parametrize("moment", ["connecting", "searching", "established"])
@@ -459,7 +459,7 @@ async def test_a_cancelled_connect_leaves_nothing(moment: str, monkeypatch: pyte
         await until(lambda: not client._table.links)
         await until(lambda: not server._table.links)
         assert (client.sessions(), server.sessions()) == ([], [])
-        assert client._table.slots.free == server._table.slots.free == MAX_SESSIONS
+        assert client._parts.core.slots.free == server._parts.core.slots.free == MAX_SESSIONS
         if moment != "searching":
             client.events = None
             assert (await client.connect(V4, port)).active
@@ -489,7 +489,7 @@ async def test_without_randomness_nothing_starts() -> None:
         assert node.port is None
         with pytest.raises(RandomnessError):
             await node.connect(V4, port)
-        assert node._table.slots.free == MAX_SESSIONS
+        assert node._parts.core.slots.free == MAX_SESSIONS
 
 
 @asynchronous

@@ -54,7 +54,7 @@ def test_messages_of_every_size_arrive_both_ways(pair: Pair, size: int) -> None:
     pair.run()
     assert received(pair) == [message]
     assert received(pair, "client") == [message[::-1]]
-    assert (pair.c.bytes_sent, pair.s.bytes_received) == (size, size)
+    assert (pair.c.bytes_sent, pair.s.delivery.bytes_received) == (size, size)
     assert MessageReceived(0, size) in pair.events["server"]
 
 
@@ -213,7 +213,7 @@ def test_loss_is_counted_and_taken_back(pair: Pair) -> None:
     for seq in (base, base + 4):
         deliver(pair, data(pair.c, b"x", 0, seq=seq))
     assert (pair.s.window.lost, pair.s.window.received) == (3, 3)
-    assert pair.s.telemetry(pair.world.now).loss_rate_ppm == 500_000
+    assert pair.s.heartbeats.report(pair.world.now).loss_rate_ppm == 500_000
     deliver(pair, data(pair.c, b"x", 0, seq=base + 2))
     assert pair.s.window.lost == 2
 
@@ -237,7 +237,7 @@ def test_the_sequence_numbers_run_out_with_close_0x03() -> None:
 
 def test_an_answer_that_takes_the_last_seq_ends_the_session(pair: Pair) -> None:
     pair.s.next_seq = 2**63 - 1
-    pair.c._send_heartbeat(pair.world.now)
+    pair.c.heartbeats.handle_timer(pair.world.now)
     (heartbeat,) = pair.c.packets_to_send()
     assert deliver(pair, heartbeat) is Verdict.ACCEPTED
     assert [(header.type, header.seq) for header in sent(pair.s)] == [(Type.CLOSE, 2**63 - 1)]
@@ -245,17 +245,17 @@ def test_an_answer_that_takes_the_last_seq_ends_the_session(pair: Pair) -> None:
 
 
 def test_a_bad_ack_is_counted_and_ignored(pair: Pair) -> None:
-    pair.s._send_heartbeat(pair.world.now)
+    pair.s.heartbeats.handle_timer(pair.world.now)
     pair.s.packets_to_send()
     for ack in (pair.s.first_seq - 1, pair.s.next_seq, 0):
         packet = pair.c.protect(Type.ACK, pair.world.now, ack=ack)
         assert deliver(pair, packet) is Verdict.ACCEPTED
     assert pair.s.counters[DropReason.BAD_ACK] == 3
-    assert pair.s.round_trip.srtt == 0
+    assert pair.s.heartbeats.round_trip.srtt == 0
     pair.world.now += 5
     assert deliver(pair, pair.c.protect(Type.ACK, 0, ack=pair.s.next_seq - 1)) is Verdict.ACCEPTED
     assert pair.s.counters[DropReason.BAD_ACK] == 3
-    assert pair.s.round_trip.srtt == 5
+    assert pair.s.heartbeats.round_trip.srtt == 5
 
 
 def test_what_is_wrong_before_the_hmac_is_looked_at(pair: Pair) -> None:
@@ -387,20 +387,20 @@ def test_a_heartbeat_every_five_seconds_with_44_bytes(pair: Pair) -> None:
 
 
 def test_a_heartbeat_is_acked_at_once_and_gives_the_round_trip(pair: Pair) -> None:
-    pair.c._send_heartbeat(pair.world.now)
+    pair.c.heartbeats.handle_timer(pair.world.now)
     (heartbeat,) = pair.c.packets_to_send()
     assert deliver(pair, heartbeat) is Verdict.ACCEPTED
     (ack,) = pair.s.packets_to_send()
     assert wire.parse(ack).type == Type.ACK
-    assert pair.s.peer_report is not None
-    assert pair.s.peer_report.mtu == 1400
+    assert pair.s.heartbeats.peer_report is not None
+    assert pair.s.heartbeats.peer_report.mtu == 1400
     pair.world.now += 8000
     deliver(pair, ack, "client")
-    assert (pair.c.round_trip.srtt, pair.c.round_trip.jitter) == (8000, 0)
-    pair.c.round_trip.sent(10**30, 0)
-    pair.c.round_trip.acknowledged(10**30, 16000)
-    assert (pair.c.round_trip.srtt, pair.c.round_trip.jitter) == (9000, 1000)
-    assert pair.c.telemetry(pair.world.now).rtt_ns == 9000
+    assert (pair.c.heartbeats.round_trip.srtt, pair.c.heartbeats.round_trip.jitter) == (8000, 0)
+    pair.c.heartbeats.round_trip.sent(10**30, 0)
+    pair.c.heartbeats.round_trip.acknowledged(10**30, 16000)
+    assert (pair.c.heartbeats.round_trip.srtt, pair.c.heartbeats.round_trip.jitter) == (9000, 1000)
+    assert pair.c.heartbeats.report(pair.world.now).rtt_ns == 9000
 
 
 @pytest.mark.parametrize("size", [0, 43, 45, 48])
@@ -409,7 +409,7 @@ def test_a_heartbeat_of_the_wrong_size_is_malformed(pair: Pair, size: int) -> No
     assert outcome is DropReason.MALFORMED
     # It arrived all the same, and that is what an ACK says (E-36).
     assert [header.type for header in sent(pair.s)] == [Type.ACK]
-    assert pair.s.peer_report is None
+    assert pair.s.heartbeats.peer_report is None
 
 
 def test_two_idle_sides_keep_each_other_alive(pair: Pair) -> None:
@@ -442,8 +442,8 @@ def test_throughput_and_queue_depth(pair: Pair) -> None:
     start = pair.world.now
     pair.c.send(b"x" * 1000, start)
     pair.run()
-    assert pair.c.telemetry(start + SECOND // 2).throughput_bps == 16_000
-    assert pair.s.telemetry(start).queue_depth == 1
+    assert pair.c.heartbeats.report(start + SECOND // 2).throughput_bps == 16_000
+    assert pair.s.heartbeats.report(start).queue_depth == 1
 
 
 def test_the_heartbeat_interval_is_configurable() -> None:
@@ -462,15 +462,15 @@ def test_the_heartbeat_interval_is_configurable() -> None:
 def test_telemetry_order_is_a_matter_of_dialect() -> None:
     little = Settings(dialect=Dialect(telemetry_order="little"))
     pair = World(client_settings=little, server_settings=little).pair()
-    pair.c._send_heartbeat(pair.world.now)
+    pair.c.heartbeats.handle_timer(pair.world.now)
     pair.run()
-    assert pair.s.peer_report is not None
-    assert pair.s.peer_report.mtu == 1400
+    assert pair.s.heartbeats.peer_report is not None
+    assert pair.s.heartbeats.peer_report.mtu == 1400
     pair = World(client_settings=little, server_settings=EASY).pair()
-    pair.c._send_heartbeat(pair.world.now)
+    pair.c.heartbeats.handle_timer(pair.world.now)
     pair.run()
-    assert pair.s.peer_report is not None
-    assert pair.s.peer_report.mtu == 0x7805
+    assert pair.s.heartbeats.peer_report is not None
+    assert pair.s.heartbeats.peer_report.mtu == 0x7805
 
 
 # -- the end ---------------------------------------------------------------------------------------

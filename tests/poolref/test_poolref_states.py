@@ -239,7 +239,7 @@ def no_slot() -> Counters:
 
 def no_randomness() -> Counters:
     world = World(server_settings=EASY)
-    world.responder._rng = lambda size: b""
+    world.server_core.rng = lambda size: b""
     steps = Steps(world)
     steps.server.receive_packet(steps.init, START)
     return world.counters

@@ -10,7 +10,7 @@ from functools import cache
 from poolref import wire
 from poolref.connection import TcpConnection
 from poolref.constants import SECOND
-from poolref.counters import Counters
+from poolref.core import NodeCore, Peer
 from poolref.dialect import Dialect
 from poolref.events import PuzzlePosed
 from poolref.handshake import ClientHandshake, ServerHandshake
@@ -18,7 +18,6 @@ from poolref.keylog import parse_line
 from poolref.keys import Keys
 from poolref.responder import Responder
 from poolref.settings import Settings
-from poolref.slots import Slots
 
 SHORT = b"the quick brown fox"
 LONG = random.Random(9).randbytes(5000)
@@ -53,24 +52,13 @@ def capture(seed: int = 1) -> Capture:
     lines: list[str] = []
     now = _START
     easy = Settings(difficulty=0, dialect=Dialect(min_difficulty=0))
-    responder = Responder(
-        now=now,
-        wall_clock=lambda: now,
-        rng=random.Random(2 * seed).randbytes,
-        settings=easy,
-        slots=Slots(),
-        counters=Counters(),
-    )
+    responder = Responder(NodeCore(easy, random.Random(2 * seed).randbytes, lambda: now), now)
     attempt = ClientHandshake(
+        core=NodeCore(Settings(), random.Random(2 * seed + 1).randbytes, lambda: now, keylog=lines.append),
         index=0,
         now=now,
-        wall=now,
-        rng=random.Random(2 * seed + 1).randbytes,
-        settings=Settings(),
-        counters=Counters(),
-        keylog=lines.append,
     )
-    client, server = TcpConnection(attempt), TcpConnection(ServerHandshake(responder, _PEER, now))
+    client, server = TcpConnection(attempt), TcpConnection(ServerHandshake(responder, Peer(_PEER), now))
 
     def carry() -> None:
         busy = True

@@ -7,13 +7,13 @@ import errno
 from collections.abc import Callable
 
 from poolref.constants import SECRET_PERIOD
-from poolref.counters import Counters, DropReason, Verdict
+from poolref.core import NodeCore, Peer
+from poolref.counters import DropReason, Verdict
 from poolref.events import HandshakeFailed, PuzzlePosed
 from poolref.handshake import ClientHandshake, ServerHandshake
 from poolref.responder import Responder
 from poolref.session import Session
 from poolref.settings import Settings
-from poolref.slots import Slots
 
 from .reference_values import Values, raw, u64
 
@@ -40,14 +40,11 @@ def _seq_bytes(seq: int) -> bytes:
 
 def _client(given: Values) -> ClientHandshake:
     seq = _seq_bytes(u64(given["client_initial_seq"])) if "client_initial_seq" in given else b""
-    return ClientHandshake(
-        index=0,
-        now=u64(given["now_ns"]) if "now_ns" in given else 0,
-        wall=u64(given["wall_ns"]),
-        rng=Script(raw(given["client_private"]), seq),
-        settings=Settings(address=raw(given["client_addr"])),
-        counters=Counters(),
+    wall = u64(given["wall_ns"])
+    core = NodeCore(
+        Settings(address=raw(given["client_addr"])), Script(raw(given["client_private"]), seq), lambda: wall
     )
+    return ClientHandshake(core=core, index=0, now=u64(given["now_ns"]) if "now_ns" in given else 0)
 
 
 def _client_error(client: ClientHandshake) -> str | None:
@@ -77,20 +74,18 @@ def _responder(given: Values, *random: bytes) -> Responder:
     wall, previous = u64(given["wall_ns"]), given.get("previous_secret")
     rotated = u64(previous["rotated_at_ns"]) if previous else u64(given["now_ns"])
     secrets = [raw(previous["secret"])] if previous else []
-    responder = Responder(
-        now=rotated - SECRET_PERIOD if previous else rotated,
-        wall_clock=lambda: wall,
-        rng=Script(*secrets, raw(given["secret"]), *random),
-        settings=Settings(difficulty=given["difficulty"], address=raw(given["server_addr"])),
-        slots=Slots(),
-        counters=Counters(),
+    core = NodeCore(
+        Settings(difficulty=given["difficulty"], address=raw(given["server_addr"])),
+        Script(*secrets, raw(given["secret"]), *random),
+        lambda: wall,
     )
+    responder = Responder(core, rotated - SECRET_PERIOD if previous else rotated)
     responder.handle_timer(rotated)
     return responder
 
 
 def _server(given: Values, responder: Responder) -> ServerHandshake:
-    return ServerHandshake(responder, raw(given["client_ip"]), u64(given["now_ns"]))
+    return ServerHandshake(responder, Peer(raw(given["client_ip"])), u64(given["now_ns"]))
 
 
 def _sent(endpoint: ClientHandshake | ServerHandshake) -> str:

@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from poolref.constants import Role
-from poolref.counters import Counters, DropReason
+from poolref.core import NodeCore
+from poolref.counters import DropReason
 from poolref.keys import Keys
 from poolref.session import Session
 from poolref.settings import Settings
@@ -48,7 +49,10 @@ def header_of(given: Values) -> Header:
 
 def established(role: Role, session_id: bytes, keys: Keys, own: int, peer: int) -> Session:
     """A session right after its handshake, at time 0."""
+    core = NodeCore(Settings(), bytes, lambda: 0)
     return Session(
+        core=core,
+        counters=core.counters,
         role=role,
         index=0,
         session_id=session_id,
@@ -56,6 +60,4 @@ def established(role: Role, session_id: bytes, keys: Keys, own: int, peer: int) 
         first_seq=own,
         peer_seq=peer,
         now=0,
-        settings=Settings(),
-        counters=Counters(),
     )
