@@ -65,6 +65,13 @@ class SessionEnded(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PeerUntrusted(Event):
+    """Integrity or journal checks speak against the peer; ``reason`` says what (INT-01, INT-02, JRN-03)."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class PacketTrace:
     """One packet as an observer sees it; ``outcome`` is None for a sent one.  ``now`` is ns of the core's
     clock.

@@ -24,7 +24,7 @@ from .counters import Counters, DropReason, Outcome, Verdict
 from .delivery import Delivery
 from .endpoint import Endpoint
 from .errors import DecodeError, LocalError
-from .events import EndCause, Event, SessionEnded, SessionEstablished
+from .events import EndCause, Event, PeerUntrusted, SessionEnded, SessionEstablished
 from .fragments import split
 from .inbox import Message
 from .keys import Keys
@@ -88,6 +88,8 @@ class Session(Endpoint):
         self.bytes_sent = 0
         self.congested = False
         """Set while the transport takes no more: ACKs and heartbeats then wait, so that nothing piles up."""
+        self.untrusted = False
+        """Set by :meth:`alert`, for good."""
         self.end: SessionEnded | None = None
         self.first_seq = first_seq
         self.next_seq = first_seq + 1
@@ -225,6 +227,11 @@ class Session(Endpoint):
     def emit(self, event: Event) -> None:
         """Tell the user of an event."""
         self._events.append(event)
+
+    def alert(self, now: int, reason: str) -> None:
+        """The peer contradicts itself or the protocol in a way that only an intruder explains (E-53)."""
+        self.untrusted = True
+        self.emit(PeerUntrusted(reason))
 
     def close_with(self, now: int, cause: EndCause, code: int | None) -> None:
         """Tell the peer with a CLOSE, then end."""
