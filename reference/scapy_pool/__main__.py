@@ -29,7 +29,11 @@ POOL layers are loaded.  Try:
 def main(argv: list[str] | None = None) -> int:
     """Open the shell; ends with it.  Exit status 2 when the key log cannot be read."""
     parser = argparse.ArgumentParser("python -m scapy_pool", description="scapy's shell with POOL layers")
-    parser.add_argument("--keylog", metavar="FILE", help="a key log to decrypt with; it is followed")
+    parser.add_argument(
+        "--keylog",
+        metavar="FILE",
+        help="a key log to decrypt with, which is followed, or a pcapng capture with its keys inside",
+    )
     options = parser.parse_args(argv)
     banner = EXAMPLES
     if options.keylog:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Keys for decryption: by session, from objects or from key logs."""
+"""Keys for decryption: by session and epoch, from objects, key logs, or captures that carry their keys."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from scapy.error import log_runtime
 from poolref.errors import DecodeError
 from poolref.keylog import parse_line
 from poolref.keys import Keys
+
+from .pcapng import MAGIC, key_logs
 
 
 class KeyRing:
@@ -38,8 +40,14 @@ class KeyRing:
         return len(entries)
 
     def load(self, path: str | os.PathLike[str]) -> int:
-        """Read a key log now and follow it from then on; how many keys it holds.  OSError, DecodeError."""
+        """Read a key log and follow it from then on, or take the keys that a pcapng capture carries; how many
+        there are.  OSError, DecodeError.
+        """
         log = Path(path)
+        with log.open("rb") as file:
+            if file.read(len(MAGIC)) == MAGIC:
+                file.seek(0)
+                return sum(map(self.add_log, key_logs(file)))
         self._logs[log] = 0
         return self._read(log)
 
