@@ -14,6 +14,7 @@ from .wire import Buffer, Header
 
 _NONCE: Final = {"big": Struct(">4sQ"), "little": Struct("<4sQ")}
 _ENCRYPTED: Final = int(Flag.ENCRYPTED)
+_ERASED: Final = "the keys were erased"
 _HMAC_END: Final = wire.HMAC_OFFSET + len(wire.ZERO_HMAC)
 
 
@@ -24,7 +25,17 @@ class Keys:
     library are beyond reach and go when its objects do.
     """
 
-    __slots__ = ("_aead", "_nonce", "_prefix", "epoch", "hmac_key", "seq_key", "session_key", "shared")
+    __slots__ = (
+        "_aead",
+        "_mac",
+        "_nonce",
+        "_prefix",
+        "epoch",
+        "hmac_key",
+        "seq_key",
+        "session_key",
+        "shared",
+    )
 
     def __init__(self, shared: Buffer, *, epoch: int = 0, dialect: Dialect = SPEC) -> None:
         self.epoch = epoch
@@ -33,6 +44,7 @@ class Keys:
         self.hmac_key = bytearray(crypto.hkdf(shared, b"pool-hmac-key", KEY_SIZE))
         self.seq_key = bytearray(crypto.hkdf(shared, b"pool-seq-key", KEY_SIZE))
         self._aead: crypto.ChaCha20Poly1305 | None = crypto.ChaCha20Poly1305(self.session_key)
+        self._mac: crypto.Mac | None = crypto.Mac(self.hmac_key)
         self._prefix = bytes(self.hmac_key[:NONCE_PREFIX_SIZE])
         self._nonce = _NONCE[dialect.nonce_seq_order]
 
@@ -44,6 +56,7 @@ class Keys:
         keys.shared, keys.seq_key = bytearray(), bytearray()
         keys.session_key, keys.hmac_key = bytearray(entry.session_key), bytearray(entry.hmac_key)
         keys._aead = crypto.ChaCha20Poly1305(keys.session_key)
+        keys._mac = crypto.Mac(keys.hmac_key)
         keys._prefix = bytes(keys.hmac_key[:NONCE_PREFIX_SIZE])
         keys._nonce = _NONCE[dialect.nonce_seq_order]
         return keys
@@ -57,31 +70,32 @@ class Keys:
         """SEAL-02: hmac_key[0:4] followed by the seq, 12 bytes."""
         return self._nonce.pack(self._prefix, seq)
 
-    def _cipher(self) -> crypto.ChaCha20Poly1305:
-        if self._aead is None:
-            raise ValueError("the keys were erased")
-        return self._aead
-
     def seal(self, seq: int, plaintext: Buffer) -> bytes:
         """SEAL-01: the sealed payload; nothing for an empty plaintext (WIRE-08)."""
-        return self._cipher().encrypt(self.nonce(seq), plaintext, None) if plaintext else b""
+        if self._aead is None:
+            raise ValueError(_ERASED)
+        return self._aead.encrypt(self._nonce.pack(self._prefix, seq), plaintext, None) if plaintext else b""
 
     def open(self, seq: int, payload: Buffer) -> bytes | None:
         """The plaintext; None when the tag is wrong."""
+        if self._aead is None:
+            raise ValueError(_ERASED)
         if not payload:
             return b""
         try:
-            return self._cipher().decrypt(self.nonce(seq), payload, None)
+            return self._aead.decrypt(self._nonce.pack(self._prefix, seq), payload, None)
         except crypto.InvalidTag:
             return None
 
     def sign(self, header: Header, payload: Buffer) -> bytes:
         """The packet for a header and its payload as on the wire: fills in payload_len and hmac (SEAL-03)."""
+        if self._mac is None:
+            raise ValueError(_ERASED)
         header.payload_len = len(payload)
         header.hmac = wire.ZERO_HMAC
-        unsigned = header.pack() + payload
-        header.hmac = crypto.mac(self.hmac_key, unsigned)
-        return unsigned[: wire.HMAC_OFFSET] + header.hmac + unsigned[HEADER_SIZE:]
+        unsigned = header.pack()
+        header.hmac = self._mac.digest(unsigned, payload)
+        return unsigned[: wire.HMAC_OFFSET] + header.hmac + payload
 
     def protect(self, header: Header, plaintext: Buffer = b"") -> bytes:
         """Seal and sign: the whole packet; sets or clears ENCRYPTED as WIRE-08 asks."""
@@ -92,10 +106,10 @@ class Keys:
         return self.sign(header, self.seal(header.seq, plaintext))
 
     def authentic(self, packet: bytes) -> bool:
-        """Whether a whole packet carries the right hmac (compared in constant time)."""
-        expected = crypto.mac(
-            self.hmac_key, packet[: wire.HMAC_OFFSET] + wire.ZERO_HMAC + packet[HEADER_SIZE:]
-        )
+        """Whether a whole packet carries the right hmac (compared in constant time); False once erased."""
+        if self._mac is None:
+            return False
+        expected = self._mac.digest(packet[: wire.HMAC_OFFSET] + wire.ZERO_HMAC, packet[HEADER_SIZE:])
         return crypto.constant_time_equal(expected, packet[wire.HMAC_OFFSET : _HMAC_END])
 
     def log_entry(self, session_id: bytes) -> KeylogEntry:
@@ -108,3 +122,4 @@ class Keys:
             secret[:] = bytes(len(secret))
         self._prefix = b""
         self._aead = None
+        self._mac = None

@@ -238,8 +238,26 @@ def test_erased_keys_are_zero_and_unusable() -> None:
     keys.erase()
     assert not any(any(secret) for secret in secrets)
     assert not keys.usable
-    with pytest.raises(ValueError, match="erased"):
-        keys.seal(1, b"x")
+    packet = Keys(seeded(9)(32)).protect(Header(Type.DATA), b"x")
+    assert not keys.authentic(packet)
+    for use in (
+        lambda: keys.seal(1, b"x"),
+        lambda: keys.open(1, packet[80:]),
+        lambda: keys.protect(Header(4)),
+    ):
+        with pytest.raises(ValueError, match="erased"):
+            use()
+
+
+def test_a_prepared_mac_is_hmac() -> None:
+    rng = seeded(11)
+    for size in (0, 1, 32, 63, 64):
+        key, message = rng(size), rng(300)
+        prepared = crypto.Mac(key)
+        for cut in (0, 1, 80, 300):
+            expected = hmac.digest(key, message, "sha256")
+            assert prepared.digest(message[:cut], message[cut:]) == expected, "also the second time"
+        assert prepared.digest(bytearray(message)) == expected
 
 
 def test_the_nonce_order_is_a_matter_of_dialect() -> None:
