@@ -144,10 +144,42 @@ HELD_LIMIT: Final = 1024
 """Packets held back during a rekey or by the raw window before a sender has to wait."""
 CHANNELS: Final = 256
 
-# MTU (MTU-02, DATA-02)
+# MTU (MTU-02, MTU-03, DATA-02)
 MTU_TCP_INITIAL: Final = 1400
+MTU_SEARCH_STOP: Final = 16  # the search ends when its bounds differ by less
+PROBE_DELAY: Final = 1 * SECOND  # from the establishment to the first probe
+PROBE_SPACING: Final = 1 * SECOND
+PROBE_TIMEOUT: Final = 2 * SECOND
+PROBE_PERIOD: Final = 60 * SECOND
 DATA_OVERHEAD: Final = HEADER_SIZE + TAG_SIZE
 FRAGMENT_HEADER_SIZE: Final = 8
 FRAGMENT_OVERHEAD: Final = DATA_OVERHEAD + FRAGMENT_HEADER_SIZE
 REASSEMBLY_LIMIT: Final = 16
 REASSEMBLY_TIMEOUT: Final = 5 * SECOND
+
+# Configuration (section 14)
+CONFIG_SIZE: Final = 104
+PARAMETERS_SIZE: Final = 16
+REKEY_PACKETS_RANGE: Final = (1 << 10, 1 << 28)
+REKEY_RANGE_S: Final = (10, 3600)
+MTU_RANGE: Final = (512, 1400)
+CONFIG_DEADLINE_RANGE: Final = (50 * MILLISECOND, 3600 * SECOND)
+CONFIRM_REPEATS: Final = (1 * SECOND, 2 * SECOND, 4 * SECOND)  # CFG-03: after the first confirm
+
+# Journal (section 17)
+JOURNAL_RING: Final = 1024
+JOURNAL_DETAIL: Final = 256
+ERRORS_PER_SECOND: Final = 10  # ERR-01: journalled in each category
+
+# Discovery (DISC-01 .. DISC-03, E-80 .. E-82)
+ANNOUNCE_GROUP: Final = "239.253.0.1"
+ANNOUNCE_PERIOD: Final = 30 * SECOND
+ANNOUNCE_SPACING: Final = 100 * MILLISECOND  # between two accepted from one source
+ANNOUNCE_SOURCES: Final = 1024  # sources heard within that time
+MAX_PEERS: Final = 256
+PEER_LIFETIME: Final = 120 * SECOND
+EXCHANGE_PERIOD: Final = 30 * SECOND
+EXCHANGE_SPACING: Final = 1 * SECOND  # between the packets of one exchange
+EXCHANGE_ENTRY_SIZE: Final = 38
+EXCHANGE_OVERHEAD: Final = HEADER_SIZE + TAG_SIZE + 2
+MULTICAST_RETRY: Final = (1 * SECOND, 60 * SECOND)  # S08: the first and the longest wait

@@ -50,8 +50,13 @@ class DropReason(StrEnum):
     OVERLOAD = "overload"
     FRAG_TIMEOUT = "frag_timeout"
     FRAG_EVICTED = "frag_evicted"
+    UNSOLICITED = "unsolicited"
+    ANNOUNCE_LIMITED = "announce_limited"
+    PEERS_FULL = "peers_full"
     CONFIG_REJECT = "config_reject"
+    NOT_PERMITTED = "not_permitted"
     JOURNAL_FULL = "journal_full"
+    JOURNAL_BROKEN = "journal_broken"
     NOT_IMPLEMENTED = "not_implemented"
 
 
@@ -67,6 +72,8 @@ EVENT_COUNTERS: Final = (
     "handshakes_evicted",
     "sessions_ended",
     "peers_dead",
+    "multicast_failures",
+    "errors_not_journalled",
 )
 
 COUNTER_NAMES: Final = tuple(str(reason) for reason in DropReason) + EVENT_COUNTERS

@@ -72,6 +72,14 @@ class PeerUntrusted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class MtuChanged(Event):
+    """Packets of up to ``mtu`` bytes go out from now on (MTU-04)."""
+
+    old: int
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
 class PacketTrace:
     """One packet as an observer sees it; ``outcome`` is None for a sent one.  ``now`` is ns of the core's
     clock.

@@ -69,6 +69,30 @@ _LAYOUTS: Final = (
         ("rtt_ns", 8), ("jitter_ns", 8), ("loss_rate_ppm", 4), ("throughput_bps", 4), ("mtu", 2),
         ("queue_depth", 2), ("uptime_ns", 8), ("rekey_count", 4), ("config_version", 4),
     ),
+    _layout("mtu_probe", "11", ("probe_size", 2)),
+    _layout(
+        "announce", "18",
+        ("node_pubkey", 32), ("address", 32), ("listen_port", 2), ("version", 1), ("flags", 1),
+        ("sessions", 4), ("uptime_s", 4),
+    ),
+    _layout("exchange", "18", ("count", 2)),
+    _layout("exchange_entry", "18", ("ip", 4), ("port", 2), ("pubkey", 32)),
+    _layout(
+        "config", "14",
+        ("version", 4), ("prev_version", 4), ("config_hash", 32), ("prev_hash", 32), ("timestamp", 8),
+        ("deadline_ns", 8), ("params", 16),
+    ),
+    _layout(
+        "parameters", "14",
+        ("puzzle_difficulty", 1), ("zero", 1), ("heartbeat_sec", 2), ("rekey_packets", 4), ("rekey_sec", 4),
+        ("mtu_min", 2), ("mtu_max", 2),
+    ),
+    _layout(
+        "journal_entry", "17",
+        ("timestamp", 8), ("config_before", 4), ("config_after", 4), ("change_hash", 32), ("change_type", 2),
+        ("detail_length", 2),
+    ),
+    _layout("journal_sync", "17", ("first_index", 8), ("previous_hash", 32), ("count", 2)),
 )  # fmt: skip
 
 FIELDS: Final[dict[str, tuple[Field, ...]]] = {layout[0].layout: layout for layout in _LAYOUTS}

@@ -68,6 +68,14 @@ def test_field_table_is_the_layout_of_the_specification() -> None:
         "address": 32,
         "fragment": 8,
         "telemetry": 44,
+        "mtu_probe": 2,
+        "announce": 76,
+        "exchange": 2,
+        "exchange_entry": 38,
+        "config": 104,
+        "parameters": 16,
+        "journal_entry": 52,
+        "journal_sync": 42,
     }
 
 
