@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """POOL for scapy: craft, send, dissect and decrypt POOL packets.
 
-``import scapy_pool`` is enough; after it ``load_contrib("pool")`` works as well.
+``import scapy_pool``, or ``load_contrib("pool")`` in scapy.
 """
 
 import sys
@@ -80,5 +80,5 @@ __all__ = [
     "unbind_port",
 ]
 
-# load_contrib() imports scapy.contrib.<name>; this is how a package of its own answers to that.
+# load_contrib() imports scapy.contrib.<name>: where that is installed it imports this, otherwise this is it.
 sys.modules["scapy.contrib.pool"] = sys.modules[__name__]

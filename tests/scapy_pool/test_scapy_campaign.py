@@ -26,6 +26,18 @@ def test_the_campaign_passes() -> None:
     assert result.returncode == 0
 
 
+def test_a_plain_scapy_finds_the_layers(tmp_path: Path) -> None:
+    commands = (
+        "from scapy.all import *\n"
+        "load_contrib('pool')\n"
+        "print(Pool(raw(Pool() / PoolData(b'x'))).payload_len, pool_connect.__module__)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", commands], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert result.stdout == "1 scapy_pool.automaton\n", result.stderr
+
+
 def test_the_shell_knows_the_layers_and_the_key_log(tmp_path: Path) -> None:
     session = capture()
     log = tmp_path / "keys.log"

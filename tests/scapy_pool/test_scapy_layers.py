@@ -27,6 +27,10 @@ LAYERS: dict[str, Any] = {
     "address": sp.PoolAddress,
     "fragment": sp.PoolFragment,
     "telemetry": sp.PoolHeartbeat,
+    "mtu_probe": sp.PoolProbeAnswer,
+    "announce": sp.PoolAnnounce,
+    "exchange": sp.PoolPeers,
+    "exchange_entry": sp.PoolPeer,
 }
 
 
