@@ -31,14 +31,20 @@ LAYERS: dict[str, Any] = {
     "announce": sp.PoolAnnounce,
     "exchange": sp.PoolPeers,
     "exchange_entry": sp.PoolPeer,
+    "config": sp.PoolConfig,
+    "parameters": sp.PoolConfig,
+    "journal_entry": sp.PoolJournalEntry,
+    "journal_sync": sp.PoolJournal,
 }
+OFFSETS = {"parameters": wire.offset_of("config", "params")}
+"""Layouts that are part of a layer, and where they begin in it."""
 
 
 def zeroed(cls: Any) -> Any:
     """A layer in which every byte is zero, set explicitly."""
     layer = cls()
     for item in layer.fields_desc:
-        if item.name in ("auth", "data"):
+        if item.name in ("auth", "data", "detail"):
             continue
         size = item.sz if item.sz >= 1 else 1
         is_bytes = isinstance(layer.getfieldval(item.name), bytes) or item.name in ("hmac", "config_hash")
@@ -56,8 +62,12 @@ def test_every_layout_of_the_reference_has_a_layer() -> None:
 )
 def test_offset_and_size_are_those_of_the_reference(layout: str, item: wire.Field) -> None:
     layer = zeroed(LAYERS[layout])
-    total = sum(other.size for other in FIELDS[layout])
-    if item.name == "sealed_proof":
+    start = OFFSETS.get(layout, 0)
+    total = sum(other.size for other in FIELDS["config" if start else layout])
+    if item.name == "params":
+        for part in FIELDS["parameters"]:
+            setattr(layer, part.name, (1 << 8 * part.size) - 1)
+    elif item.name == "sealed_proof":
         layer = layer / sp.PoolSealed(sealed=b"\xff" * item.size)
     elif item.name == "version_type":
         layer.version = layer.type = 15
@@ -66,7 +76,7 @@ def test_offset_and_size_are_those_of_the_reference(layout: str, item: wire.Fiel
     else:
         setattr(layer, item.name, b"\xff" * item.size)
     expected = bytearray(total if layout != "response" or item.name == "sealed_proof" else 64)
-    expected[item.offset : item.offset + item.size] = b"\xff" * item.size
+    expected[start + item.offset : start + item.offset + item.size] = b"\xff" * item.size
     assert raw(layer) == bytes(expected)
 
 
