@@ -63,6 +63,7 @@ class TcpConnection:
         self._framer = Framer()
         self._suspended = False
         self._ended = False
+        self._pacer = None if handshake.conduct is None else handshake.conduct.pacer()
 
     @property
     def endpoint(self) -> ClientHandshake | ServerHandshake | Session:
@@ -77,7 +78,7 @@ class TcpConnection:
     @property
     def closing(self) -> bool:
         """The stream is to be closed once :meth:`data_to_send` is written."""
-        return self.endpoint.closing
+        return self.endpoint.closing and not self._pacer
 
     def receive_data(self, data: Buffer, now: int) -> None:
         """Take bytes as they come from the stream, in any portions."""
@@ -106,18 +107,24 @@ class TcpConnection:
 
     def next_timer(self) -> int | None:
         """When :meth:`handle_timer` is due (ns), or None."""
-        return self.endpoint.next_timer()
+        due = self.endpoint.next_timer()
+        if self._pacer is not None:
+            due = min((each for each in (due, self._pacer.next_timer()) if each is not None), default=None)
+        return due
 
     def handle_timer(self, now: int) -> None:
         """Do what is due at ``now``."""
         self.endpoint.handle_timer(now)
+        if self._pacer is not None:
+            self._pacer.handle_timer(now)
 
     def data_to_send(self) -> bytes:
         """Everything to write to the stream, in one piece; empty when there is nothing."""
         packets = self.handshake.packets_to_send()
         if self.session is not None:
             packets += self.session.packets_to_send()
-        return b"".join(packets)
+        data = b"".join(packets)
+        return data if self._pacer is None else self._pacer.take(data)
 
     def next_event(self) -> Event | None:
         """The oldest event not yet taken."""

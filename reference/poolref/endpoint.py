@@ -7,9 +7,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
+from typing import TYPE_CHECKING
 
 from .counters import Counters, DropReason, Outcome
 from .events import Event, Observer, PacketTrace
+from .keys import Keys
+
+if TYPE_CHECKING:
+    from .misbehaviour.conduct import Conduct
 
 
 class Endpoint(ABC):
@@ -20,11 +25,15 @@ class Endpoint(ABC):
     :meth:`next_event`.
     """
 
-    __slots__ = ("_answers", "_events", "_out", "closing", "counters", "observer")
+    __slots__ = ("_answers", "_events", "_out", "closing", "conduct", "counters", "observer")
 
-    def __init__(self, counters: Counters, observer: Observer | None) -> None:
+    def __init__(
+        self, counters: Counters, observer: Observer | None, conduct: Conduct | None = None
+    ) -> None:
         self.counters = counters
         self.observer = observer
+        self.conduct = conduct
+        """How this side misbehaves on purpose; None: not at all."""
         self.closing = False
         """The transport is to be closed once everything is sent."""
         self._out: list[bytes] = []
@@ -35,6 +44,8 @@ class Endpoint(ABC):
         """Take one whole packet (80 bytes and its payload) and say what became of it.  Never raises
         (WIRE-07).
         """
+        if self.conduct is not None:
+            self.conduct.hear(packet)
         if self.observer is None:
             outcome = self._receive(packet, now)
         else:
@@ -69,6 +80,10 @@ class Endpoint(ABC):
     @abstractmethod
     def _receive(self, packet: bytes, now: int) -> Outcome: ...
 
+    @abstractmethod
+    def _protection(self) -> Keys | None:
+        """The keys that packets sent now are made with."""
+
     def _observed(self, packet: bytes, now: int, observer: Observer) -> Outcome:
         self._answers = []
         try:
@@ -83,6 +98,14 @@ class Endpoint(ABC):
         return outcome
 
     def _queue(self, packet: bytes, now: int) -> None:
+        if self.conduct is None:
+            self.put(packet, now)
+        else:
+            for each in self.conduct.emit(packet, self._protection(), now):
+                self.put(each, now)
+
+    def put(self, packet: bytes, now: int) -> None:
+        """Queue a packet exactly as it is."""
         self.counters.count("packets_sent")
         self._out.append(packet)
         if self.observer is not None:

@@ -42,7 +42,9 @@ class ClientHandshake(Endpoint):
         in_use: Callable[[bytes], bool] = lambda session_id: False,
     ) -> None:
         """``in_use`` tells session ids held with this peer (HS-14).  RandomnessError when ``rng`` fails."""
-        super().__init__(Counters(core.counters), core.observer)
+        super().__init__(
+            Counters(core.counters), core.observer, core.settings.conduct(Role.CLIENT, established=False)
+        )
         self.state = State.INIT_SENT
         self.session: Session | None = None
         self._core = core
@@ -144,6 +146,8 @@ class ClientHandshake(Endpoint):
         except LowOrderKey as error:
             self._fail(error)
             return DropReason.LOW_ORDER_KEY
+        if self.conduct is not None:
+            shared[:] = self.conduct.agree(self._private, challenge.server_pubkey, shared)
         self._keys = Keys(shared, dialect=self._core.settings.dialect)
         shared[:] = bytes(len(shared))
         self._erase_private()
@@ -188,6 +192,9 @@ class ClientHandshake(Endpoint):
         self._deadline = None
         return Verdict.ACCEPTED
 
+    def _protection(self) -> Keys | None:
+        return self._keys
+
     def _fail(self, error: OSError) -> None:
         if self.closing:
             return
@@ -214,7 +221,10 @@ class ServerHandshake(Endpoint):
     """
 
     def __init__(self, responder: Responder, peer: Peer, now: int) -> None:
-        super().__init__(Counters(responder.core.counters), responder.core.observer)
+        core = responder.core
+        super().__init__(
+            Counters(core.counters), core.observer, core.settings.conduct(Role.SERVER, established=False)
+        )
         self.state = State.IDLE
         self.session: Session | None = None
         self.silent = True
@@ -285,6 +295,9 @@ class ServerHandshake(Endpoint):
         self.state = State.ESTABLISHED
         self._deadline = None
         return Verdict.ACCEPTED
+
+    def _protection(self) -> Keys | None:
+        return None if self.session is None else self.session.keys
 
     def _refuse(self, code: ErrorCode, now: int) -> None:
         self._queue(wire.advisory_close(code, now), now)

@@ -73,7 +73,7 @@ class Session(Endpoint):
         now: int,
         peer: Peer = NOBODY,
     ) -> None:
-        super().__init__(counters, core.observer)
+        super().__init__(counters, core.observer, core.settings.conduct(role, established=True))
         self.core = core
         self.role = role
         self.index = index
@@ -114,6 +114,8 @@ class Session(Endpoint):
             Action.HEARTBEAT: self.heartbeats.receive,
             Action.CLOSED: self._closed,
         }
+        if self.conduct is not None:
+            self.parts += (self.conduct.late(self),)
         self.emit(SessionEstablished(session_id, role))
 
     # -- the user --------------------------------------------------------------------------------------
@@ -323,6 +325,9 @@ class Session(Endpoint):
         """The keys under which a packet is authentic."""
         return self.keys if self.keys.authentic(packet) else None
 
+    def _protection(self) -> Keys | None:
+        return self.keys
+
     def _open(self, header: Header, packet: bytes, keys: Keys) -> bytes | None:
         sealed_from = c.HEADER_SIZE + (_SEALED_PROOF if header.type == _RESPONSE else 0)
         return keys.open(header.seq, memoryview(packet)[sealed_from:])
@@ -337,6 +342,8 @@ class Session(Endpoint):
         return reason
 
     def _act(self, header: Header, plaintext: bytes, now: int) -> Outcome:
+        if self.conduct is not None and self.conduct.ignores(header, plaintext):
+            return Verdict.ACCEPTED
         transition = lookup(self.state, header.type)
         if isinstance(transition, DropReason):
             return transition

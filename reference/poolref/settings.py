@@ -5,11 +5,16 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from . import constants as c
 from .address import ZERO_ADDRESS, acceptable
+from .constants import Role
 from .dialect import SPEC, Dialect
 from .errors import LocalError
+
+if TYPE_CHECKING:
+    from .misbehaviour.conduct import Conduct, Misbehaviour
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,7 @@ class Settings:
     heartbeat_s: int = c.HEARTBEAT_INTERVAL_S  # section 12: seconds, 1..30
     address: bytes = ZERO_ADDRESS  # section 9: this node's own, or zero
     dialect: Dialect = SPEC
+    misbehaviour: Misbehaviour | None = None  # what the node does wrong on purpose
 
     def __post_init__(self) -> None:
         low, high = self.dialect.min_difficulty, c.MAX_CONFIGURED_DIFFICULTY
@@ -30,3 +36,7 @@ class Settings:
             raise LocalError(errno.EINVAL, f"heartbeat of {self.heartbeat_s} s is not within {low}..{high}")
         if not acceptable(self.address):
             raise LocalError(errno.EINVAL, "the node's address has a wrong checksum")
+
+    def conduct(self, role: Role, *, established: bool) -> Conduct | None:
+        """How one connection misbehaves, in its handshake or afterwards; None: not at all."""
+        return None if self.misbehaviour is None else self.misbehaviour.conduct(role, established)
