@@ -183,3 +183,19 @@ EXCHANGE_SPACING: Final = 1 * SECOND  # between the packets of one exchange
 EXCHANGE_ENTRY_SIZE: Final = 38
 EXCHANGE_OVERHEAD: Final = HEADER_SIZE + TAG_SIZE + 2
 MULTICAST_RETRY: Final = (1 * SECOND, 60 * SECOND)  # S08: the first and the longest wait
+
+# Raw IP (section 4, TRN-04 .. TRN-08, HS-14)
+RAW_PROTOCOL: Final = 253
+RAW_MAX_PAYLOAD: Final = 65435  # WIRE-04
+MTU_RAW_INITIAL: Final = 512  # MTU-02
+IN_FLIGHT_LIMIT: Final = 32
+RECEIVE_AHEAD: Final = 64  # a seq this far above the next expected one is too far
+SENDS: Final = 8  # of one packet, the first included; then the session has timed out
+FRAGMENTABLE_FROM: Final = 4  # the first send with DF clear
+RTO_INITIAL: Final = 1 * SECOND  # before the first sample
+RTO_RANGE: Final = (200 * MILLISECOND, 10 * SECOND)
+CLOSE_SENDS: Final = 3  # section 15
+DRAIN_LIMIT: Final = 5 * SECOND  # section 15: how long a closing side waits for its data to arrive
+INIT_REPEATS: Final = (500 * MILLISECOND, 1500 * MILLISECOND)  # after the first INIT
+RESPONSE_REPEATS: Final = (1 * SECOND, 2 * SECOND, 4 * SECOND)  # TRN-08: after the first RESPONSE
+AUTO_TIMEOUT: Final = 2500 * MILLISECOND  # without a CHALLENGE by then AUTO takes TCP

@@ -33,6 +33,7 @@ class DropReason(StrEnum):
     REFLECTED = "reflected"
     REPLAY = "replay_drops"
     DUPLICATE = "duplicate"
+    OUT_OF_WINDOW = "out_of_window"
     DECRYPT_FAIL = "decrypt_fail"
     BAD_ACK = "bad_ack"
     # handshake
@@ -72,6 +73,8 @@ EVENT_COUNTERS: Final = (
     "handshakes_evicted",
     "sessions_ended",
     "peers_dead",
+    "packets_resent",
+    "sessions_timed_out",
     "multicast_failures",
     "errors_not_journalled",
 )

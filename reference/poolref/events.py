@@ -49,7 +49,9 @@ class MessageReceived(Event):
     size: int
 
 
-EndCause = Literal["closed", "local", "end_of_stream", "dead_peer", "protection", "sequence_exhausted"]
+EndCause = Literal[
+    "closed", "local", "end_of_stream", "dead_peer", "protection", "sequence_exhausted", "timeout"
+]
 
 
 @dataclass(frozen=True, slots=True)

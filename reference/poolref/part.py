@@ -30,6 +30,12 @@ class Part:
         if self.receive_driven and self.due != NEVER:
             self.due += duration
 
+    def lost(self, now: int) -> None:
+        """Something that this session sent, other than an MTU probe, did not arrive in time (raw only)."""
+
+    def drained(self, now: int) -> None:
+        """Nothing that this session sent is in flight any more (raw only; RK-02)."""
+
     def end(self, now: int) -> None:
         """The session is over: erase secrets, forget everything."""
         self.due = NEVER
