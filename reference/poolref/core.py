@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, NamedTuple
 
+from .config import Configuration, Parameters
 from .counters import Counters
 from .crypto import Rng
 from .events import Observer
+from .journal import Journal
 from .keylog import Keylog
 from .settings import Settings
 from .slots import Slots
@@ -50,3 +52,9 @@ class NodeCore:
     slots: Slots = field(default_factory=Slots)
     stir: Callable[[Session], None] = _unheard
     """Told of a session that has something to send, or a new timer, from outside its own calls."""
+    journal: Journal = field(init=False)
+    configuration: Configuration = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.journal = Journal(self.counters)
+        self.configuration = Configuration(Parameters.of(self.settings))

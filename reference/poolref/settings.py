@@ -26,6 +26,11 @@ class Settings:
     address: bytes = ZERO_ADDRESS  # section 9: this node's own, or zero
     dialect: Dialect = SPEC
     misbehaviour: Misbehaviour | None = None  # what the node does wrong on purpose
+    rekey_packets: int = c.REKEY_PACKETS_RANGE[1]  # RK-01: 2^10..2^28
+    rekey_s: int = c.REKEY_RANGE_S[1]  # RK-01: seconds, 10..3600
+    mtu_min: int = c.MTU_RANGE[0]  # MTU-02, E-49: bytes, 512 up to mtu_max
+    mtu_max: int = c.MTU_RANGE[1]  # MTU-02, E-49: bytes, up to 1400
+    remote_admin: bool = True  # AUTH-02: whether peers may send CONFIG and ROLLBACK and read the journal
 
     def __post_init__(self) -> None:
         low, high = self.dialect.min_difficulty, c.MAX_CONFIGURED_DIFFICULTY
@@ -34,6 +39,19 @@ class Settings:
         low, high = c.HEARTBEAT_RANGE_S
         if not low <= self.heartbeat_s <= high:
             raise LocalError(errno.EINVAL, f"heartbeat of {self.heartbeat_s} s is not within {low}..{high}")
+        low, high = c.REKEY_PACKETS_RANGE
+        if not low <= self.rekey_packets <= high:
+            raise LocalError(
+                errno.EINVAL, f"a rekey after {self.rekey_packets} packets is not within {low}..{high}"
+            )
+        low, high = c.REKEY_RANGE_S
+        if not low <= self.rekey_s <= high:
+            raise LocalError(errno.EINVAL, f"a rekey after {self.rekey_s} s is not within {low}..{high}")
+        low, high = c.MTU_RANGE
+        if not low <= self.mtu_min <= self.mtu_max <= high:
+            raise LocalError(
+                errno.EINVAL, f"MTU bounds {self.mtu_min} and {self.mtu_max} are not within {low}..{high}"
+            )
         if not acceptable(self.address):
             raise LocalError(errno.EINVAL, "the node's address has a wrong checksum")
 

@@ -222,7 +222,8 @@ def advisory_code(header: Header, packet: Buffer) -> int | None:
     return None
 
 
-def _sized(payload: Buffer, size: int, layout: str) -> None:
+def sized(payload: Buffer, size: int, layout: str) -> None:
+    """DecodeError unless ``payload`` has exactly ``size`` bytes."""
     if len(payload) != size:
         raise DecodeError(min(len(payload), size), layout, f"{len(payload)} bytes instead of {size}")
 
@@ -240,7 +241,7 @@ class Init:
     @classmethod
     def unpack(cls, payload: Buffer) -> Init:
         """DecodeError unless it has 64 bytes."""
-        _sized(payload, _INIT.size, "init")
+        sized(payload, _INIT.size, "init")
         return cls(*_INIT.unpack(payload))
 
 
@@ -259,7 +260,7 @@ class Challenge:
     @classmethod
     def unpack(cls, payload: Buffer) -> Challenge:
         """DecodeError unless it has 98 bytes."""
-        _sized(payload, _CHALLENGE.size, "challenge")
+        sized(payload, _CHALLENGE.size, "challenge")
         return cls(*_CHALLENGE.unpack(payload))
 
 
@@ -277,7 +278,7 @@ class Response:
     @classmethod
     def unpack(cls, payload: Buffer) -> Response:
         """DecodeError unless it has 112 bytes."""
-        _sized(payload, _RESPONSE.size, "response")
+        sized(payload, _RESPONSE.size, "response")
         return cls(*_RESPONSE.unpack(payload))
 
 
@@ -329,5 +330,5 @@ class Telemetry:
     @classmethod
     def unpack(cls, plaintext: Buffer, order: str = "big") -> Telemetry:
         """DecodeError unless it has 44 bytes."""
-        _sized(plaintext, c.TELEMETRY_SIZE, "telemetry")
+        sized(plaintext, c.TELEMETRY_SIZE, "telemetry")
         return cls(*_TELEMETRY[order].unpack(plaintext))

@@ -13,10 +13,11 @@ from test_poolref_handshake import Steps, challenged, forged_ack, rebuilt, with_
 
 import poolref
 from poolref import wire
-from poolref.constants import FIRST_UNKNOWN_TYPE, SECOND, Flag, State, Type
+from poolref.constants import FIRST_UNKNOWN_TYPE, JOURNAL_RING, SECOND, Flag, State, Type
 from poolref.counters import COUNTER_NAMES, Counters, DropReason, Outcome, Verdict
 from poolref.events import PuzzlePosed
 from poolref.handshake import ServerHandshake
+from poolref.journal import ChangeType
 from poolref.session import Session
 from poolref.settings import Settings
 from poolref.states import TABLE, Action, Transition, lookup
@@ -156,7 +157,8 @@ NOT_YET = {
     DropReason.SPOOFED: "raw transport",
     DropReason.DUPLICATE: "raw transport",
     DropReason.CONFIG_REJECT: "configuration",
-    DropReason.JOURNAL_FULL: "journal",
+    DropReason.NOT_PERMITTED: "configuration",
+    DropReason.JOURNAL_BROKEN: "journal's replication",
 }
 
 
@@ -245,6 +247,13 @@ def no_randomness() -> Counters:
     return world.counters
 
 
+def journal_full() -> Counters:
+    core = World().server_core
+    for index in range(JOURNAL_RING + 1):
+        core.journal.append(ChangeType.CONNECT, "", index, 0, 0)
+    return core.counters
+
+
 REACHED: dict[DropReason, Callable[[], Counters]] = {
     DropReason.MALFORMED: lambda: in_pair(lambda pair: b"short"),
     DropReason.VERSION_MISMATCH: lambda: in_pair(lambda pair: wire.build(Type.DATA, version=2)),
@@ -270,6 +279,7 @@ REACHED: dict[DropReason, Callable[[], Counters]] = {
         lambda steps: with_challenge(steps, server_pubkey=LOW_ORDER[0])
     ),
     DropReason.TOO_DIFFICULT: lambda: at_client(lambda steps: with_challenge(steps, difficulty=25)),
+    DropReason.JOURNAL_FULL: journal_full,
     DropReason.NO_SLOT: no_slot,
     DropReason.NO_RANDOMNESS: no_randomness,
 }
