@@ -21,7 +21,7 @@ class Framer:
     __slots__ = ("_buffer", "_start")
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._buffer = b""
         self._start = 0
 
     def __len__(self) -> int:
@@ -30,22 +30,24 @@ class Framer:
 
     def feed(self, data: Buffer) -> None:
         """Append bytes from the stream."""
-        if self._start:
-            del self._buffer[: self._start]
-            self._start = 0
-        self._buffer += data
+        rest = self._buffer[self._start :]
+        self._buffer = rest + data if rest else bytes(data)
+        self._start = 0
 
     def next_packet(self) -> bytes | None:
         """The next whole packet, None until there is one."""
         buffer, start = self._buffer, self._start
-        if len(buffer) - start < HEADER_SIZE:
+        size = len(buffer)
+        if size == start:
+            self._buffer, self._start = b"", 0  # keeps no packets alive that were taken
+            return None
+        if size - start < HEADER_SIZE:
             return None
         end = start + wire.packet_size(buffer, start)
-        if len(buffer) < end:
+        if size < end:
             return None
         self._start = end
-        with memoryview(buffer) as view:
-            return bytes(view[start:end])
+        return buffer[start:end]
 
 
 class TcpConnection:
@@ -134,18 +136,21 @@ class TcpConnection:
         return event
 
     def _pump(self, now: int) -> None:
-        while not self._suspended and not self.closing:
+        endpoint = self.endpoint
+        while not self._suspended and not endpoint.closing:
             packet = self._framer.next_packet()
             if packet is None:
                 if self._ended:
                     self._finish(now)
                 return
-            self.endpoint.receive_packet(packet, now)
-            if self.session is None:
+            endpoint.receive_packet(packet, now)
+            session = self.session
+            if session is None:
                 self.session = self.handshake.session
-            elif self.session.inbox.full and not self.closing:
+                endpoint = self.endpoint
+            elif session.inbox.full and not session.closing:
                 self._suspended = True
-                self.session.suspend(now)
+                session.suspend(now)
 
     def _finish(self, now: int) -> None:
         if self.closing:

@@ -52,6 +52,7 @@ class Type(IntEnum):
 
 
 FIRST_UNKNOWN_TYPE: Final = 0xD
+TYPES: Final = 0x10  # a nibble
 
 
 class Flag(IntFlag):

@@ -96,11 +96,11 @@ class Counters(Mapping[str, int]):
 
     def count(self, name: str, amount: int = 1) -> None:
         """Add ``amount``; an unknown name is a programming error (KeyError)."""
-        counters: Counters | None = self
-        while counters is not None:
-            value = counters._values[name] + amount
-            counters._values[name] = value if value <= COUNTER_MAX else COUNTER_MAX
-            counters = counters._parent
+        values = self._values
+        value = values[name] + amount
+        values[name] = value if value <= COUNTER_MAX else COUNTER_MAX
+        if self._parent is not None:
+            self._parent.count(name, amount)
 
     def __getitem__(self, name: str) -> int:
         return self._values[name]

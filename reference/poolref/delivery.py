@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from . import constants as c
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 # Plain ints: comparing with members of an enumeration costs several times as much, for every packet.
 _FRAGMENT: Final = int(Flag.FRAGMENT)
 _LAST_FRAG: Final = int(Flag.LAST_FRAG)
+
+
+_message_received: Final = lru_cache(256)(MessageReceived)
+"""Events are immutable, so equal ones can be one: making a frozen object costs more than looking it up."""
 
 
 class Delivery(Part):
@@ -49,7 +54,7 @@ class Delivery(Part):
             message = Message(header.channel, plaintext)
         self.inbox.put(message)
         self.bytes_received += len(message.data)
-        self.session.emit(MessageReceived(message.channel, len(message.data)))
+        self.session.emit(_message_received(message.channel, len(message.data)))
         return Verdict.ACCEPTED
 
     def handle_timer(self, now: int) -> None:

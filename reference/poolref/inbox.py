@@ -72,6 +72,8 @@ class Inbox:
         MessageTooBig when it exceeds ``max_size`` bytes; it then stays where it is.
         """
         messages = self._messages
+        if messages and channel is None and max_size is None:
+            return messages.popleft()
         for position, message in enumerate(messages):
             if channel is None or message.channel == channel:
                 if max_size is not None and len(message.data) > max_size:

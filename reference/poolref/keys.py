@@ -7,13 +7,14 @@ from struct import Struct
 from typing import Final
 
 from . import crypto, wire
-from .constants import HEADER_SIZE, KEY_SIZE, NONCE_PREFIX_SIZE, Flag
+from .constants import HEADER_SIZE, KEY_SIZE, NONCE_PREFIX_SIZE, VERSION, Flag
 from .dialect import SPEC, Dialect
 from .keylog import KeylogEntry
 from .wire import Buffer, Header
 
 _NONCE: Final = {"big": Struct(">4sQ"), "little": Struct("<4sQ")}
 _ENCRYPTED: Final = int(Flag.ENCRYPTED)
+_NO_HMAC: Final = wire.ZERO_HMAC
 _ERASED: Final = "the keys were erased"
 _HMAC_END: Final = wire.HMAC_OFFSET + len(wire.ZERO_HMAC)
 
@@ -104,6 +105,31 @@ class Keys:
         else:
             header.flags &= ~_ENCRYPTED
         return self.sign(header, self.seal(header.seq, plaintext))
+
+    def packet(
+        self,
+        type: int,
+        flags: int,
+        seq: int,
+        ack: int,
+        session_id: bytes,
+        timestamp: int,
+        channel: int,
+        plaintext: Buffer,
+        version: int = VERSION,
+    ) -> bytes:
+        """The same as :meth:`protect` without a Header to fill in and read again, for every packet sent."""
+        if self._aead is None or self._mac is None:
+            raise ValueError(_ERASED)
+        payload = b""
+        flags &= ~_ENCRYPTED
+        if plaintext:
+            payload = self._aead.encrypt(self._nonce.pack(self._prefix, seq), plaintext, None)
+            flags |= _ENCRYPTED
+        unsigned = wire.pack_header(
+            version << 4 | type, 0, flags, seq, ack, session_id, timestamp, len(payload), channel, 0, _NO_HMAC
+        )
+        return unsigned[: wire.HMAC_OFFSET] + self._mac.digest(unsigned, payload) + payload
 
     def authentic(self, packet: bytes) -> bool:
         """Whether a whole packet carries the right hmac (compared in constant time); False once erased."""

@@ -44,7 +44,7 @@ _REQUIRE_ACK: Final = int(Flag.REQUIRE_ACK)
 _U32: Final = (1 << 32) - 1
 _ANSWERED_OTHERWISE: Final = (_ACK, int(Type.HEARTBEAT))  # an ACK never is, a heartbeat at once
 _NEVER_HELD: Final = (_ACK, int(Type.REKEY), int(Type.CLOSE))  # RK-02
-_SEALED_PROOF: Final = wire.offset_of("response", "sealed_proof")
+_SEALED_PROOF: Final = c.HEADER_SIZE + wire.offset_of("response", "sealed_proof")
 
 Receiver = Callable[[Header, bytes, int], Outcome]
 """Acts on an authentic packet: its header, plaintext and the time."""
@@ -210,16 +210,9 @@ class Session(Endpoint):
         if seq is None:
             seq = self.next_seq
             self.next_seq += 1
-        header = Header(
-            type,
-            flags,
-            seq,
-            self.ack if ack is None else ack,
-            self.session_id,
-            now,
-            channel=channel,
-        )
-        return self.keys.protect(header, plaintext)
+        if ack is None:
+            ack = self.ack
+        return self.keys.packet(type, flags, seq, ack, self.session_id, now, channel, plaintext)
 
     @property
     def ack(self) -> int:
@@ -329,8 +322,7 @@ class Session(Endpoint):
         return self.keys
 
     def _open(self, header: Header, packet: bytes, keys: Keys) -> bytes | None:
-        sealed_from = c.HEADER_SIZE + (_SEALED_PROOF if header.type == _RESPONSE else 0)
-        return keys.open(header.seq, memoryview(packet)[sealed_from:])
+        return keys.open(header.seq, packet[_SEALED_PROOF if header.type == _RESPONSE else c.HEADER_SIZE :])
 
     def _verified(self, header: Header, keys: Keys, now: int) -> None:
         """An authentic packet arrived that opened."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from .constants import FIRST_UNKNOWN_TYPE, State, Type
+from .constants import FIRST_UNKNOWN_TYPE, TYPES, State, Type
 from .counters import DropReason
 
 
@@ -94,9 +94,16 @@ LOCAL: Final[dict[tuple[State, State], str]] = {
 """Changes of state that are no entry of :data:`TABLE`, and what causes them."""
 
 
-def lookup(state: State, type: int) -> Transition | DropReason:
-    """The transition of a legal pair, otherwise why the packet is discarded."""
+def _resolve(state: State, type: int) -> Transition | DropReason:
     transition = TABLE.get((state, type))
     if transition is not None:
         return transition
     return DropReason.UNKNOWN_TYPE if type >= FIRST_UNKNOWN_TYPE else DropReason.UNEXPECTED_TYPE
+
+
+_ROWS: Final = tuple(tuple(_resolve(state, type) for type in range(TYPES)) for state in State)
+
+
+def lookup(state: State, type: int) -> Transition | DropReason:
+    """The transition of a legal pair, otherwise why the packet is discarded; ``type`` is 0..15."""
+    return _ROWS[state][type]

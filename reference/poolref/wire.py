@@ -119,6 +119,9 @@ _RESPONSE: Final = struct_of("response")
 _FRAGMENT: Final = struct_of("fragment")
 _TELEMETRY: Final = {"big": struct_of("telemetry"), "little": struct_of("telemetry", "<")}
 
+pack_header: Final = _HEADER.pack
+"""From the values of the header's fields, in their order, to its 80 bytes."""
+
 HMAC_OFFSET: Final = offset_of("header", "hmac")
 PAYLOAD_LEN_OFFSET: Final = offset_of("header", "payload_len")
 ZERO_HMAC: Final = bytes(c.HMAC_SIZE)
@@ -190,15 +193,19 @@ def check(header: Header, version: int = c.VERSION) -> DropReason | None:
     """What the header alone tells against a packet, whatever the state: WIRE-02, WIRE-03, WIRE-08, D-01."""
     if header.version != version:
         return DropReason.VERSION_MISMATCH
-    if header.reserved0 or header.reserved1 or header.flags & _FORBIDDEN_FLAGS:
+    flags = header.flags
+    if header.reserved0 or header.reserved1 or flags & _FORBIDDEN_FLAGS:
         return DropReason.MALFORMED
-    if header.channel and header.type != _DATA:
+    if flags & _ENCRYPTED and header.payload_len <= c.TAG_SIZE:
         return DropReason.MALFORMED
-    if header.flags & _ENCRYPTED and header.payload_len <= c.TAG_SIZE:
-        return DropReason.MALFORMED
-    if header.type == _ACK and header.payload_len:
-        return DropReason.MALFORMED
-    if header.type == _RESPONSE_TYPE and header.payload_len < c.RESPONSE_SIZE:
+    type = header.type
+    if type == _DATA:
+        return None
+    if (
+        header.channel
+        or (type == _ACK and header.payload_len)
+        or (type == _RESPONSE_TYPE and header.payload_len < c.RESPONSE_SIZE)
+    ):
         return DropReason.MALFORMED
     return None
 
