@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from typing import ClassVar
 
 from . import constants as c
 from . import crypto, wire
@@ -31,6 +32,8 @@ class ClientHandshake(Endpoint):
 
     After PuzzlePosed the user searches for a solution and hands it in with :meth:`solved`.
     """
+
+    session_type: ClassVar[type[Session]] = Session
 
     def __init__(
         self,
@@ -59,7 +62,7 @@ class ClientHandshake(Endpoint):
         self._deadline: int | None = now + c.CHALLENGE_TIMEOUT
         self._awaited = "CHALLENGE"
         timestamp = core.wall_clock() if core.settings.dialect.init_timestamp == "wall" else now
-        self._queue(
+        self._send(
             wire.build(Type.INIT, Init(self._public, core.settings.address).pack(), timestamp=timestamp), now
         )
 
@@ -79,7 +82,7 @@ class ClientHandshake(Endpoint):
         proof = crypto.mac(keys.shared, self._session_id)
         payload = Response(self._public, solution, keys.seal(seq, proof)).pack()
         header = Header(Type.RESPONSE, Flag.ENCRYPTED | Flag.REQUIRE_ACK, seq, 0, self._session_id, now)
-        self._queue(keys.sign(header, payload), now)
+        self._send(keys.sign(header, payload), now)
 
     def cancel(self) -> None:
         """Give the attempt up without an event; key material is erased (HS-13)."""
@@ -94,7 +97,28 @@ class ClientHandshake(Endpoint):
     def handle_timer(self, now: int) -> None:
         if self._deadline is not None and now >= self._deadline:
             self.counters.count("handshake_timeouts")
-            self._fail(PoolTimeout(f"no {self._awaited} in time"))
+            self._fail(self._too_late())
+
+    # -- where transports differ -----------------------------------------------------------------------
+
+    def _send(self, packet: bytes, now: int) -> None:
+        """INIT or RESPONSE goes out for the first time."""
+        self._queue(packet, now)
+
+    def _echoed(self, header: Header) -> bool:
+        """Whether an unprotected packet comes from somebody who saw the INIT."""
+        return True
+
+    def _forged(self) -> None:
+        """An ACK of this session is not authentic: on a stream, framing can no longer be trusted (E-12)."""
+        self._fail(HandshakeError(errno.EBADMSG, "the peer's ACK is not authentic"))
+
+    def _unfit(self, header: Header) -> DropReason | None:
+        """What tells against an authentic ACK as the handshake's."""
+        return None if header.ack == self._first_seq else DropReason.BAD_ACK
+
+    def _too_late(self) -> OSError:
+        return PoolTimeout(f"no {self._awaited} in time")
 
     # -- receiving -------------------------------------------------------------------------------------
 
@@ -105,7 +129,7 @@ class ClientHandshake(Endpoint):
             return DropReason.MALFORMED
         reason = wire.check(header)
         if reason is DropReason.VERSION_MISMATCH:
-            if wire.advisory_code(header, packet) == ErrorCode.VERSION_MISMATCH:
+            if wire.advisory_code(header, packet) == ErrorCode.VERSION_MISMATCH and self._echoed(header):
                 self._fail(peer_error(ErrorCode.VERSION_MISMATCH, "the handshake"))
             return reason
         if reason is not None:
@@ -120,6 +144,8 @@ class ClientHandshake(Endpoint):
         code = wire.advisory_code(header, packet)
         if code is None:
             return DropReason.MALFORMED
+        if not self._echoed(header):
+            return DropReason.SPOOFED
         self._fail(peer_error(code, "the handshake"))
         return Verdict.CLOSED
 
@@ -130,6 +156,8 @@ class ClientHandshake(Endpoint):
             return DropReason.MALFORMED
         if not wire.plain(header) or not acceptable(challenge.server_addr):
             return DropReason.MALFORMED
+        if not self._echoed(header):
+            return DropReason.SPOOFED
         if header.session_id == wire.ZERO_SESSION_ID or self._in_use(header.session_id):
             self._fail(HandshakeError(errno.EBADMSG, "the peer offered a session id that is zero or in use"))
             return DropReason.BAD_SESSION_ID
@@ -167,14 +195,15 @@ class ClientHandshake(Endpoint):
         if header.session_id != self._session_id:
             return DropReason.UNKNOWN_SESSION
         if not keys.authentic(packet):
-            self._fail(HandshakeError(errno.EBADMSG, "the peer's ACK is not authentic"))
+            self._forged()
             return DropReason.AUTH_FAIL
         low, high = c.SEQ_RANGE[Role.SERVER]
         if not low <= header.seq < high:
             return DropReason.REFLECTED
-        if header.ack != self._first_seq:
-            return DropReason.BAD_ACK
-        self.session = Session(
+        reason = self._unfit(header)
+        if reason is not None:
+            return reason
+        self.session = self.session_type(
             core=self._core,
             counters=self.counters,
             role=Role.CLIENT,
@@ -220,6 +249,8 @@ class ServerHandshake(Endpoint):
     result.
     """
 
+    session_type: ClassVar[type[Session]] = Session
+
     def __init__(self, responder: Responder, peer: Peer, now: int) -> None:
         core = responder.core
         super().__init__(
@@ -256,10 +287,10 @@ class ServerHandshake(Endpoint):
             return DropReason.MALFORMED
         reason = wire.check(header)
         if reason is DropReason.VERSION_MISMATCH and header.type == Type.INIT:
-            self._refuse(ErrorCode.VERSION_MISMATCH, now)
+            self._refuse(ErrorCode.VERSION_MISMATCH, packet, now)
         if reason is DropReason.MALFORMED and header.type == Type.RESPONSE:
             if header.payload_len < c.RESPONSE_SIZE:
-                self._refuse(ErrorCode.AUTH_FAIL, now)  # a RESPONSE that fails (E-07)
+                self._refuse(ErrorCode.AUTH_FAIL, packet, now)  # a RESPONSE that fails (E-07)
             return reason
         if reason is not None:
             return reason
@@ -271,10 +302,12 @@ class ServerHandshake(Endpoint):
         return self._response(header, packet, now)
 
     def _init(self, header: Header, packet: bytes, now: int) -> Outcome:
-        answer = self._responder.challenge(header, packet[c.HEADER_SIZE :], self._peer.ip, now)
+        answer = self._responder.challenge(
+            header, packet[c.HEADER_SIZE :], self._peer.ip, now, self._echo(packet)
+        )
         if isinstance(answer, DropReason):
             if answer is DropReason.NO_SLOT:
-                self._refuse(ErrorCode.OVERLOAD, now)
+                self._refuse(ErrorCode.OVERLOAD, packet, now)
             return answer
         if self.silent:
             # Only the first INIT starts the clock: repeating it does not keep a connection open for ever.
@@ -285,9 +318,10 @@ class ServerHandshake(Endpoint):
         return Verdict.ACCEPTED
 
     def _response(self, header: Header, packet: bytes, now: int) -> Outcome:
-        answer = self._responder.admit(header, packet, self._peer, now, self.counters)
+        answer = self._responder.admit(header, packet, self._peer, now, self.counters, self.session_type)
         if isinstance(answer, DropReason):
-            self._refuse(ErrorCode.OVERLOAD if answer is DropReason.NO_SLOT else ErrorCode.AUTH_FAIL, now)
+            code = ErrorCode.OVERLOAD if answer is DropReason.NO_SLOT else ErrorCode.AUTH_FAIL
+            self._refuse(code, packet, now)
             return answer
         self.session, ack = answer
         self.counters.count("handshakes_completed")
@@ -299,8 +333,12 @@ class ServerHandshake(Endpoint):
     def _protection(self) -> Keys | None:
         return None if self.session is None else self.session.keys
 
-    def _refuse(self, code: ErrorCode, now: int) -> None:
-        self._queue(wire.advisory_close(code, now), now)
+    def _echo(self, packet: bytes) -> int:
+        """The ``ack`` of an unprotected answer."""
+        return 0
+
+    def _refuse(self, code: ErrorCode, packet: bytes, now: int) -> None:
+        self._queue(wire.advisory_close(code, now, self._echo(packet)), now)
         self._give_up()
 
     def _give_up(self) -> None:

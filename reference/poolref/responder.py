@@ -54,8 +54,10 @@ class Responder:
             issued.popleft()
         return self.core.settings.difficulty + len(issued) // c.LOAD_STEP
 
-    def challenge(self, header: Header, payload: bytes, peer_ip: bytes, now: int) -> bytes | DropReason:
-        """The CHALLENGE packet for an INIT, or why there is none."""
+    def challenge(
+        self, header: Header, payload: bytes, peer_ip: bytes, now: int, ack: int = 0
+    ) -> bytes | DropReason:
+        """The CHALLENGE packet for an INIT, with that ``ack`` (HS-14), or why there is none."""
         try:
             init = Init.unpack(payload)
         except DecodeError:
@@ -90,12 +92,18 @@ class Responder:
             self.core.settings.address,
         )
         private[:] = bytes(len(private))
-        return wire.build(Type.CHALLENGE, challenge.pack(), session_id=session_id, timestamp=now)
+        return wire.build(Type.CHALLENGE, challenge.pack(), session_id=session_id, timestamp=now, ack=ack)
 
     # -- RESPONSE --------------------------------------------------------------------------------------
 
     def admit(
-        self, header: Header, packet: bytes, peer: Peer, now: int, counters: Counters
+        self,
+        header: Header,
+        packet: bytes,
+        peer: Peer,
+        now: int,
+        counters: Counters,
+        session_type: type[Session] = Session,
     ) -> tuple[Session, bytes] | DropReason:
         """The new session and its handshake ACK, or why there is none.  Cheap checks come first (HS-02)."""
         try:
@@ -129,7 +137,7 @@ class Responder:
             private[:] = bytes(len(private))
         keys = Keys(shared, dialect=self.core.settings.dialect)
         shared[:] = bytes(len(shared))
-        answer = self._verified(header, packet, response, keys, now, peer, counters)
+        answer = self._verified(header, packet, response, keys, now, peer, counters, session_type)
         if isinstance(answer, DropReason):
             keys.erase()
         elif now // c.SECOND - issued <= c.LOAD_PERIOD // c.SECOND and self._issued:
@@ -145,6 +153,7 @@ class Responder:
         now: int,
         peer: Peer,
         counters: Counters,
+        session_type: type[Session],
     ) -> tuple[Session, bytes] | DropReason:
         if not keys.authentic(packet):
             return DropReason.AUTH_FAIL
@@ -165,7 +174,7 @@ class Responder:
             return DropReason.NO_SLOT
         self._used[header.session_id] = now + c.RESPONSE_MEMORY
         first_seq = c.SEQ_RANGE[Role.SERVER][0] + random
-        session = Session(
+        session = session_type(
             core=self.core,
             counters=counters,
             role=Role.SERVER,

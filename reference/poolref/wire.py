@@ -217,9 +217,9 @@ def plain(header: Header) -> bool:
     return not header.flags and not header.seq and header.hmac == ZERO_HMAC
 
 
-def advisory_close(code: int, timestamp: int) -> bytes:
-    """The unauthenticated CLOSE of a handshake (section 15)."""
-    return build(Type.CLOSE, bytes([code]), timestamp=timestamp)
+def advisory_close(code: int, timestamp: int, ack: int = 0) -> bytes:
+    """The unauthenticated CLOSE of a handshake (section 15); ``ack`` is the echo of HS-14."""
+    return build(Type.CLOSE, bytes([code]), timestamp=timestamp, ack=ack)
 
 
 def advisory_code(header: Header, packet: Buffer) -> int | None:
