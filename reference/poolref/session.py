@@ -147,6 +147,11 @@ class Session(Endpoint):
         """Whether :meth:`send` takes a message: not too much is held back (RK-02, TRN-04)."""
         return len(self._held) < c.HELD_LIMIT
 
+    @property
+    def unsent(self) -> bool:
+        """Whether something that :meth:`send` took is still held back."""
+        return bool(self._held)
+
     def take(self, channel: int | None = None, max_size: int | None = None) -> Message | None:
         """The oldest received message, None without one; MessageTooBig as :meth:`Inbox.take`."""
         return self.inbox.take(channel, max_size)
