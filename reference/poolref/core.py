@@ -14,6 +14,7 @@ from .crypto import Rng
 from .events import Observer
 from .journal import Journal
 from .keylog import Keylog
+from .peers import PeerTable
 from .settings import Settings
 from .slots import Slots
 
@@ -54,6 +55,7 @@ class NodeCore:
     """Told of a session that has something to send, or a new timer, from outside its own calls."""
     journal: Journal = field(init=False)
     configuration: Configuration = field(init=False)
+    peers: PeerTable = field(default_factory=PeerTable)
 
     def __post_init__(self) -> None:
         self.journal = Journal(self.counters)

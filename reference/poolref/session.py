@@ -25,9 +25,11 @@ from .delivery import Delivery
 from .endpoint import Endpoint
 from .errors import DecodeError, LocalError
 from .events import EndCause, Event, PeerUntrusted, SessionEnded, SessionEstablished
+from .exchange import Exchange
 from .fragments import split
 from .inbox import Message
 from .keys import Keys
+from .mtu import MtuSearch
 from .part import NEVER, Part
 from .replay import ReplayWindow
 from .states import Action, lookup
@@ -42,7 +44,9 @@ _CHALLENGE: Final = int(Type.CHALLENGE)
 _ENCRYPTED: Final = int(Flag.ENCRYPTED)
 _REQUIRE_ACK: Final = int(Flag.REQUIRE_ACK)
 _U32: Final = (1 << 32) - 1
-_ANSWERED_OTHERWISE: Final = (_ACK, int(Type.HEARTBEAT))  # an ACK never is, a heartbeat at once
+_TELEMETRY: Final = int(Flag.TELEMETRY)
+# An ACK never is, a heartbeat at once, a probe by its answer.
+_ANSWERED_OTHERWISE: Final = (_ACK, int(Type.HEARTBEAT), int(Type.DISCOVER))
 _NEVER_HELD: Final = (_ACK, int(Type.REKEY), int(Type.CLOSE))  # RK-02
 _SEALED_PROOF: Final = c.HEADER_SIZE + wire.offset_of("response", "sealed_proof")
 
@@ -83,7 +87,7 @@ class Session(Endpoint):
         self.settings = core.settings
         self.state = State.ESTABLISHED
         self.window = ReplayWindow(peer_seq)
-        self.mtu = c.MTU_TCP_INITIAL
+        self.mtu = c.MTU_TCP_INITIAL  # from here on MtuSearch's
         self.established_at = now
         self.bytes_sent = 0
         self.congested = False
@@ -107,11 +111,14 @@ class Session(Endpoint):
         self.inbox = self.delivery.inbox
         self.subscriptions = self.delivery.subscriptions
         self.heartbeats = Heartbeats(self, now)
-        self.parts: tuple[Part, ...] = (self.delivery, self.heartbeats)
+        self.discovery = MtuSearch(self, now)
+        self.exchange = Exchange(self, now)
+        self.parts: tuple[Part, ...] = (self.delivery, self.heartbeats, self.discovery, self.exchange)
         self._receivers: dict[Action, Receiver] = {
             Action.DELIVER: self.delivery.receive,
             Action.ACKNOWLEDGED: self._acknowledged,
             Action.HEARTBEAT: self.heartbeats.receive,
+            Action.DISCOVER: self._discover,
             Action.CLOSED: self._closed,
         }
         if self.conduct is not None:
@@ -355,6 +362,14 @@ class Session(Endpoint):
     def _acknowledged(self, header: Header, plaintext: bytes, now: int) -> Outcome:
         self.heartbeats.acknowledged(header, now)
         return Verdict.ACCEPTED
+
+    def _discover(self, header: Header, plaintext: bytes, now: int) -> Outcome:
+        """One type, three uses (MTU-01, DISC-03)."""
+        if header.flags & _TELEMETRY:
+            return self.exchange.receive(header, plaintext, now)
+        if header.flags & _REQUIRE_ACK:
+            return self.discovery.receive_probe(header, plaintext, now)
+        return self.discovery.receive_answer(header, plaintext, now)
 
     def _closed(self, header: Header, plaintext: bytes, now: int) -> Outcome:
         if len(plaintext) > 1:

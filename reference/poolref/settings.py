@@ -30,6 +30,7 @@ class Settings:
     rekey_s: int = c.REKEY_RANGE_S[1]  # RK-01: seconds, 10..3600
     mtu_min: int = c.MTU_RANGE[0]  # MTU-02, E-49: bytes, 512 up to mtu_max
     mtu_max: int = c.MTU_RANGE[1]  # MTU-02, E-49: bytes, up to 1400
+    peer_exchange: bool = True  # DISC-03: whether this node tells its peers of the others it knows
     remote_admin: bool = True  # AUTH-02: whether peers may send CONFIG and ROLLBACK and read the journal
 
     def __post_init__(self) -> None:

@@ -25,7 +25,7 @@ class RoundTrip:
     def __init__(self) -> None:
         self.srtt = 0
         self.jitter = 0
-        self._outstanding: deque[tuple[int, int]] = deque()
+        self._outstanding: deque[tuple[int, int]] = deque(maxlen=c.HEARTBEATS_OUTSTANDING)
 
     def sent(self, seq: int, now: int) -> None:
         """A heartbeat with this seq left at ``now``."""
@@ -58,11 +58,13 @@ class Heartbeats(Part):
         self.round_trip = RoundTrip()
         self.peer_report: Telemetry | None = None
         self._mark = (now, 0)
+        self._previous = now
         self.due = now + self._interval
+        session.core.configuration.watch(self._reconfigured)
 
     @property
     def _interval(self) -> int:
-        return self.session.settings.heartbeat_s * c.SECOND
+        return self.session.core.configuration.current.params.heartbeat_s * c.SECOND
 
     def receive(self, header: Header, plaintext: bytes, now: int) -> Outcome:
         # Answered whatever it holds: the ACK says that it arrived (HB-01, E-36).
@@ -78,6 +80,7 @@ class Heartbeats(Part):
 
     def handle_timer(self, now: int) -> None:
         session = self.session
+        self._previous = now
         self.due = now + self._interval
         if session.congested or not session.writable:
             return
@@ -100,4 +103,13 @@ class Heartbeats(Part):
             mtu=session.mtu,
             queue_depth=len(session.inbox),
             uptime_ns=now - session.established_at,
+            config_version=session.core.configuration.current.version,
         )
+
+    def end(self, now: int) -> None:
+        super().end(now)
+        self.session.core.configuration.unwatch(self._reconfigured)
+
+    def _reconfigured(self) -> None:
+        self.due = self._previous + self._interval
+        self.session.core.stir(self.session)

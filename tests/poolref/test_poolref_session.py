@@ -345,7 +345,7 @@ def test_without_require_ack_and_for_an_ack_there_is_none(pair: Pair) -> None:
     deliver(pair, pair.c.protect(Type.ACK, 0, flags=int(Flag.REQUIRE_ACK)))
     due = pair.s.next_timer()
     assert due is not None
-    assert due > pair.world.now + SECOND
+    assert due >= pair.world.now + SECOND
 
 
 def test_every_packet_acks_the_highest_authenticated_seq(pair: Pair) -> None:
@@ -375,7 +375,7 @@ def test_a_congested_session_holds_its_acks(pair: Pair) -> None:
 def test_a_heartbeat_every_five_seconds_with_44_bytes(pair: Pair) -> None:
     start = pair.world.now
     pair.c.handle_timer(start + 5 * SECOND - 1)
-    assert sent(pair.c) == []
+    assert Type.HEARTBEAT not in [header.type for header in sent(pair.c)]
     pair.c.handle_timer(start + 5 * SECOND)
     (packet,) = pair.c.packets_to_send()
     header = wire.parse(packet)
@@ -383,7 +383,7 @@ def test_a_heartbeat_every_five_seconds_with_44_bytes(pair: Pair) -> None:
     plaintext = pair.c.keys.open(header.seq, packet[80:])
     assert plaintext is not None
     assert Telemetry.unpack(plaintext) == Telemetry(mtu=1400, uptime_ns=5 * SECOND)
-    assert pair.c.next_timer() == start + 10 * SECOND
+    assert pair.c.heartbeats.due == start + 10 * SECOND
 
 
 def test_a_heartbeat_is_acked_at_once_and_gives_the_round_trip(pair: Pair) -> None:
@@ -417,7 +417,8 @@ def test_two_idle_sides_keep_each_other_alive(pair: Pair) -> None:
     assert pair.c.end is None
     assert pair.s.end is None
     assert pair.c.counters["packets_sent"] == pair.s.counters["packets_received"]
-    assert 230 <= pair.c.counters["packets_received"] <= 260  # 120 heartbeats and 120 ACKs, and the handshake
+    # 120 heartbeats and 120 ACKs, 10 probes and 10 answers, and the handshake
+    assert 240 <= pair.c.counters["packets_received"] <= 265
 
 
 def test_a_dead_peer_is_noticed_after_90_seconds(pair: Pair) -> None:
@@ -449,9 +450,9 @@ def test_throughput_and_queue_depth(pair: Pair) -> None:
 def test_the_heartbeat_interval_is_configurable() -> None:
     pair = World(client_settings=Settings(heartbeat_s=30), server_settings=EASY).pair()
     pair.c.handle_timer(pair.world.now + 29 * SECOND)
-    assert sent(pair.c) == []
+    assert Type.HEARTBEAT not in [header.type for header in sent(pair.c)]
     pair.c.handle_timer(pair.world.now + 30 * SECOND)
-    assert [header.type for header in sent(pair.c)] == [Type.HEARTBEAT]
+    assert Type.HEARTBEAT in [header.type for header in sent(pair.c)]
     for wrong in (0, 31):
         with pytest.raises(LocalError):
             Settings(heartbeat_s=wrong)

@@ -7,7 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from poolref_sim import ALL_STATES, EASY, PEER, START, Pair, World, data, deliver, easy_pair, flipped, solve
+from poolref_sim import (
+    ALL_STATES,
+    EASY,
+    PEER,
+    SERVER,
+    START,
+    Pair,
+    World,
+    data,
+    deliver,
+    easy_pair,
+    flipped,
+    solve,
+)
 from test_poolref_crypto import LOW_ORDER
 from test_poolref_handshake import Steps, challenged, forged_ack, rebuilt, with_challenge, wrong_solution
 
@@ -15,6 +28,7 @@ import poolref
 from poolref import wire
 from poolref.constants import FIRST_UNKNOWN_TYPE, JOURNAL_RING, SECOND, Flag, State, Type
 from poolref.counters import COUNTER_NAMES, Counters, DropReason, Outcome, Verdict
+from poolref.discovery import Announce, Announcer
 from poolref.events import PuzzlePosed
 from poolref.handshake import ServerHandshake
 from poolref.journal import ChangeType
@@ -33,7 +47,7 @@ ACCEPTED = {
     State.REKEYING: _EVERYTHING,
     State.CLOSING: "CLOSE ACK",
 }
-NOT_BUILT = "REKEY CONFIG ROLLBACK DISCOVER JOURNAL INTEGRITY"
+NOT_BUILT = "REKEY CONFIG ROLLBACK JOURNAL INTEGRITY"
 PRODUCT = [(state, type) for state in ALL_STATES for type in range(16)]
 
 
@@ -58,7 +72,8 @@ def test_lookup(state: State, type: int) -> None:
 
 
 def plaintext_of(type: int) -> bytes:
-    return bytes(44) if type == Type.HEARTBEAT else b"" if type in (Type.ACK, Type.CLOSE) else b"x"
+    sizes: dict[int, int] = {Type.HEARTBEAT: 44, Type.ACK: 0, Type.CLOSE: 0, Type.DISCOVER: 2}
+    return bytes(sizes[type]) if type in sizes else b"x"
 
 
 def in_session(sender: Session, type: int) -> bytes:
@@ -68,7 +83,8 @@ def in_session(sender: Session, type: int) -> bytes:
         sender.next_seq += 1
         header = Header(type, int(Flag.ENCRYPTED), seq, 0, sender.session_id)
         return sender.keys.sign(header, bytes(64) + sender.keys.seal(seq, bytes(32)))
-    return sender.protect(type, START, plaintext_of(type))
+    flags = int(Flag.TELEMETRY) if type == Type.DISCOVER else 0
+    return sender.protect(type, START, plaintext_of(type), flags=flags)
 
 
 @pytest.mark.parametrize("type", range(16))
@@ -254,6 +270,16 @@ def journal_full() -> Counters:
     return core.counters
 
 
+def announced(static_peers: int, times: int) -> Counters:
+    core = World().server_core
+    for port in range(1, static_peers + 1):
+        core.peers.add_static(SERVER._replace(port=port), START)
+    announcer = Announcer(core, START)
+    for _ in range(times):
+        announcer.receive(Announce(b"k" * 32, bytes(32), 9253).pack(), PEER.ip, START)
+    return core.counters
+
+
 REACHED: dict[DropReason, Callable[[], Counters]] = {
     DropReason.MALFORMED: lambda: in_pair(lambda pair: b"short"),
     DropReason.VERSION_MISMATCH: lambda: in_pair(lambda pair: wire.build(Type.DATA, version=2)),
@@ -280,6 +306,9 @@ REACHED: dict[DropReason, Callable[[], Counters]] = {
     ),
     DropReason.TOO_DIFFICULT: lambda: at_client(lambda steps: with_challenge(steps, difficulty=25)),
     DropReason.JOURNAL_FULL: journal_full,
+    DropReason.UNSOLICITED: lambda: in_pair(lambda pair: pair.c.protect(Type.DISCOVER, START, b"\5\x78")),
+    DropReason.ANNOUNCE_LIMITED: lambda: announced(0, times=2),
+    DropReason.PEERS_FULL: lambda: announced(256, times=1),
     DropReason.NO_SLOT: no_slot,
     DropReason.NO_RANDOMNESS: no_randomness,
 }
