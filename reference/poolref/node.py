@@ -16,6 +16,7 @@ import asyncio
 import errno
 import os
 import socket
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Final
@@ -40,6 +41,7 @@ __all__ = ["EventCallback", "Node", "Session", "SessionInfo", "Settings"]
 
 _SEARCH_THREADS: Final = 2
 _RETRY_S: Final = 1.0
+_STOP_S: Final = 5.0
 
 
 class Node:
@@ -83,21 +85,28 @@ class Node:
         await self.stop()
 
     async def stop(self) -> None:
-        """Close everything: the listener, attempts under way, every session with a CLOSE.  Idempotent."""
+        """Close everything: the listener, attempts under way, every session with a CLOSE.  Idempotent.
+
+        Waits at most 5 s each for what was sent to go out and for the peers to close as well; cancelled
+        meanwhile, it drops the connections.
+        """
         executor, self._executor = self._executor, None
         self.stop_listening()
         for attempt in list(self._attempts):
             attempt.fail(LocalError(errno.ECANCELED, "the node is stopping"))
             attempt.finish()
-        for session in self.sessions():
-            await session.close()
-        if self._table.links:
-            await asyncio.wait([link.gone for link in self._table.links])  # a link's farewell is bounded
-        for session in self.sessions():
-            self._table.release(session)
-        self._table.wake_acceptors()
-        if executor is not None:
-            executor.shutdown(wait=False, cancel_futures=True)
+        try:
+            await asyncio.gather(*(session.close() for session in self.sessions()))
+            if self._table.links:
+                await asyncio.wait([link.gone for link in self._table.links], timeout=_STOP_S)
+        finally:
+            for link in list(self._table.links):
+                link.abort()
+            for session in self.sessions():
+                self._table.release(session)
+            self._table.wake_acceptors()
+            if executor is not None:
+                executor.shutdown(wait=False, cancel_futures=True)
 
     # -- listening -------------------------------------------------------------------------------------
 
@@ -134,6 +143,17 @@ class Node:
     async def accept(self, timeout: float | None = None) -> Session:
         """The next incoming session in order of establishment; PoolTimeout after ``timeout`` seconds."""
         return await self._table.accept(timeout, self._running)
+
+    async def incoming(self) -> AsyncIterator[Session]:
+        """Every incoming session in order of establishment; ends when the node stops."""
+        while self._executor is not None:
+            try:
+                session = await self.accept()
+            except LocalError as error:
+                if error.errno == errno.ESHUTDOWN:
+                    return
+                raise
+            yield session
 
     # -- connecting ------------------------------------------------------------------------------------
 

@@ -8,7 +8,10 @@ import errno
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Final
 
+from . import constants as c
 from .constants import VERSION, Role, State
 from .errors import LocalError, PoolTimeout, code_name
 from .inbox import Message
@@ -16,7 +19,9 @@ from .io.tcp import Clock, Link, ip_text
 from .session import Session as SessionCore
 from .wire import Telemetry
 
-_MAPPED_PREFIX = "::ffff:"
+_MAPPED_PREFIX: Final = "::ffff:"
+_GRACEFUL: Final = ("closed", "local", "end_of_stream")
+"""How a session ends in the regular way (CLS-01, CLS-03), if it carries no code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,16 @@ class SessionInfo:
 
 
 class Session:
-    """:attr:`core` is the sans-IO session; after driving it directly, call :meth:`flush`."""
+    """One end of an established session.
+
+        async with await node.connect("::1") as session:
+            await session.send(b"question")
+            async for message in session:
+                print(message.channel, message.data)
+
+    Leaving the ``async with`` closes it; the ``async for`` ends when the peer closes it.  :attr:`core` is
+    the sans-IO session; after driving it directly, call :meth:`flush`.
+    """
 
     def __init__(
         self, core: SessionCore, link: Link, clock: Clock, settle: Callable[[Session], None]
@@ -57,7 +71,16 @@ class Session:
         self.link = link
         self._clock = clock
         self._settle = settle
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._receivers: dict[asyncio.Future[None], None] = {}  # the first comes first
+        self._senders: dict[asyncio.Future[None], None] = {}
+
+    async def __aenter__(self) -> Session:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
 
     @property
     def index(self) -> int:
@@ -72,12 +95,13 @@ class Session:
     async def send(self, data: bytes, channel: int = 0) -> None:
         """Send a message of 1..65535 bytes: EINVAL, EMSGSIZE, ENOTCONN (DATA-01).
 
-        Waits until the transport takes more; cancelled meanwhile, it has sent nothing.
+        Waits while the transport or the session takes no more; cancelled meanwhile, it has sent nothing.
+        Returning says that the message is on its way, not that it arrived.
         """
-        while self.link.full:
-            await self.link.drained()
+        while (self.link.full or not self.core.writable) and self.core.end is None:
+            await self._woken(self._senders)
         self.core.send(data, self._clock(), channel)
-        self.flush()
+        self.link.flush_soon(len(data))
 
     async def recv(
         self, channel: int | None = None, timeout: float | None = None, max_size: int | None = None
@@ -91,44 +115,62 @@ class Session:
         """The next message, of ``channel`` if given.
 
         PoolTimeout after ``timeout`` seconds; MessageTooBig when it exceeds ``max_size`` bytes, it then stays
-        queued (DATA-03); ENOTCONN when the session ended and nothing is left to read (CLS-01).
+        queued (DATA-03); ENOTCONN when the session ended and nothing is left to read (CLS-01).  Cancelled, it
+        has taken nothing.
         """
+        message = self._take(channel, max_size)
+        if message is not None:
+            return message
         try:
             async with asyncio.timeout(timeout):
-                while True:
-                    message = self.link.connection.take(self._clock(), channel, max_size)
-                    if message is not None:
-                        self.flush()
-                        return message
+                while message is None:
                     if self.core.end is not None:
                         raise LocalError(errno.ENOTCONN, self._epitaph())
-                    waiter = asyncio.get_running_loop().create_future()
-                    self._waiters.add(waiter)
-                    try:
-                        await waiter
-                    finally:
-                        self._waiters.discard(waiter)
+                    await self._woken(self._receivers)
+                    message = self._take(channel, max_size)
         except TimeoutError as error:
             if isinstance(error, LocalError):
                 raise
             raise PoolTimeout(f"no message came within {timeout} s") from None
+        return message
+
+    def __aiter__(self) -> Session:
+        return self
+
+    async def __anext__(self) -> Message:
+        """The next message; the iteration ends with the session.  ENOTCONN when that was not a regular end:
+        the peer is dead, an error code, protection failed.
+        """
+        try:
+            return await self.recv_message()
+        except LocalError as error:
+            end = self.core.end
+            regular = end is not None and end.cause in _GRACEFUL and end.code is None
+            if error.errno == errno.ENOTCONN and regular:
+                raise StopAsyncIteration from None
+            raise
 
     async def close(self, code: int | None = None) -> None:
         """End the session at both sides (CLS-01); does nothing once it ended.  Received messages stay
         readable.
+
+        What :meth:`send` took goes out before, if that takes no longer than 5 s; cancelled meanwhile, the
+        session is closed at once.
         """
-        self.core.close(self._clock(), code)
-        self.flush()
+        try:
+            async with asyncio.timeout(c.LINGER / c.SECOND):
+                while self.core.unsent and self.core.end is None:
+                    await self._woken(self._senders)
+        except TimeoutError:
+            pass
+        finally:
+            self.core.close(self._clock(), code)
+            self.flush()
 
     async def wait_closed(self) -> None:
         """Wait until the session has ended, from whichever side."""
         while self.core.end is None:
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.add(waiter)
-            try:
-                await waiter
-            finally:
-                self._waiters.discard(waiter)
+            await self._woken(self._receivers)
 
     def subscribe(self, channel: int) -> None:
         """Receive messages of a channel (CHAN-01): EINVAL outside 0..255, ENOENT once the session ended."""
@@ -180,11 +222,31 @@ class Session:
         self.link.flush()
         self._settle(self)
 
-    def wake(self) -> None:
-        """Let waiting calls look again."""
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+    def notice(self) -> None:
+        """A message came, or the session ended: let those who wait for that look again."""
+        _wake(self._receivers)
+
+    def changed(self) -> None:
+        """Something happened: let those who wait to send look again, if it makes a difference to them."""
+        core = self.core
+        if self._senders and (core.end is not None or (core.writable and not self.link.full)):
+            _wake(self._senders)
+
+    def _take(self, channel: int | None, max_size: int | None) -> Message | None:
+        connection = self.link.connection
+        reading = connection.reading
+        message = connection.take(self._clock(), channel, max_size)
+        if not reading or self.core.end is not None:
+            self.flush()  # it reads on, or the last message was taken
+        return message
+
+    async def _woken(self, waiters: dict[asyncio.Future[None], None]) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        waiters[waiter] = None
+        try:
+            await waiter
+        finally:
+            del waiters[waiter]
 
     def _require_active(self) -> None:
         if self.core.end is not None:
@@ -197,3 +259,9 @@ class Session:
         return f"the session has ended: {end.cause}" + (
             "" if end.code is None else f", {code_name(end.code)}"
         )
+
+
+def _wake(waiters: dict[asyncio.Future[None], None]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)

@@ -47,14 +47,21 @@ class SessionTable:
         """Wake whom an event concerns and hand it on."""
         session = self.by_link.get(link)
         if session is not None and isinstance(event, MessageReceived | SessionEnded):
-            session.wake()
+            session.notice()
         if self.events is not None:
-            self.events(session, event)
+            try:
+                self.events(session, event)
+            except Exception as error:
+                # A callback's mistake is not the session's: it goes where those of other callbacks go.
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": f"the events callback failed with {event!r}", "exception": error}
+                )
 
     def changed(self, link: Link) -> None:
-        """Free the slot of a session that has finished on this link."""
+        """Let a link's session know, and free its slot if it has finished."""
         session = self.by_link.get(link)
         if session is not None:
+            session.changed()
             self.settle(session)
 
     def settle(self, session: Session) -> None:
@@ -80,7 +87,7 @@ class SessionTable:
         """A session has something to send, or a new timer, from outside its own calls."""
         for link, session in self.by_link.items():
             if session.core is core:
-                asyncio.get_running_loop().call_soon(link.flush)
+                link.flush_soon()
                 return
 
     async def accept(self, timeout: float | None, require_open: Callable[[], object]) -> Session:

@@ -6,15 +6,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import functools
 import socket
 import stat
 import threading
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
+from poolref_loopback import V4, V6, asynchronous, connected, listening, raw, until
 from poolref_sim import EASY
 
 from poolref import crypto, puzzle, wire
@@ -32,47 +31,6 @@ from poolref.events import Event, MessageReceived, PacketTrace, PuzzlePosed, Ses
 from poolref.io.tcp import ip_text, mapped_ip
 from poolref.keylog import parse_line
 from poolref.node import Node, Session, Settings
-
-HANG = 30.0
-
-V4, V6 = "127.0.0.1", "::1"
-
-
-def asynchronous(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    @functools.wraps(test)
-    def run(*args: object, **kwargs: object) -> None:
-        async def bounded() -> None:
-            async with asyncio.timeout(HANG):
-                await test(*args, **kwargs)
-            left = asyncio.all_tasks() - {asyncio.current_task()}
-            assert not left, left
-
-        asyncio.run(bounded())
-
-    return run
-
-
-@contextlib.asynccontextmanager
-async def listening(**kwargs: Any) -> Any:
-    """A server node, a client node and the port."""
-    async with Node(EASY, **kwargs) as server, Node() as client:
-        yield server, client, await server.listen(port=0)
-
-
-async def connected(server: Node, client: Node, port: int, host: str = V4) -> tuple[Session, Session]:
-    ours, theirs = await asyncio.gather(client.connect(host, port), server.accept())
-    return ours, theirs
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the event loop run until something came true; the test's own bound applies."""
-    while not condition():
-        await asyncio.sleep(0)
-
-
-async def raw(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    return await asyncio.open_connection(V4, port)
-
 
 # -- the good case ---------------------------------------------------------------------------------
 

@@ -16,7 +16,9 @@ from ..events import Event
 BACKLOG: Final = 256
 _KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # HB-02
 _FAREWELL_S: Final = 2.0
-"""How long a closed connection waits for the peer to read what was sent and to close as well."""
+"""How long a closed connection waits for the peer to close as well, or to read on what was sent (E-74)."""
+_BURST: Final = 64 * 1024
+"""Bytes of messages that may wait for the end of the loop's turn, to be written in one piece."""
 
 Clock = Callable[[], int]
 
@@ -38,7 +40,7 @@ class LinkOwner(Protocol):
 
 
 class Link(asyncio.Protocol):
-    """After any call of its connection from elsewhere, call :meth:`flush`."""
+    """After any call of its connection from elsewhere, call :meth:`flush` or :meth:`flush_soon`."""
 
     def __init__(self, owner: LinkOwner, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
         self.connection: TcpConnection
@@ -52,8 +54,11 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._farewell: asyncio.TimerHandle | None = None
+        self._unwritten = 0  # bytes, when the farewell began to wait
+        self._soon: asyncio.Handle | None = None
+        self._burst = 0  # bytes of messages since the last flush
         self._reading = True
-        self._writable: asyncio.Future[None] | None = None
+        self._full = False
 
     # -- asyncio.Protocol ------------------------------------------------------------------------------
 
@@ -89,18 +94,18 @@ class Link(asyncio.Protocol):
             self._farewell.cancel()
         if not self.gone.done():
             self.gone.set_result(None)
-        self._set_writable()
+        self._full = False
         if self._opened:
             self.connection.lost(self._clock())
             self.flush()
         self._owner.link_gone(self)
 
     def pause_writing(self) -> None:
-        self._writable = self._loop.create_future()
+        self._full = True
         self._congest(True)
 
     def resume_writing(self) -> None:
-        self._set_writable()
+        self._full = False
         self._congest(False)
         self.flush()
 
@@ -111,6 +116,10 @@ class Link(asyncio.Protocol):
         closing.
         """
         connection = self.connection
+        self._burst = 0
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
         self._write(connection.data_to_send())
         while (event := connection.next_event()) is not None:
             self._owner.link_event(self, event)
@@ -120,15 +129,22 @@ class Link(asyncio.Protocol):
             self._say_farewell()
         self._owner.link_changed(self)
 
+    def flush_soon(self, size: int = 0) -> None:
+        """Flush when the loop's turn ends: what is sent until then goes into one write.  At once when a lot
+        has gathered; ``size`` is that of a message (bytes).
+        """
+        self._burst += size
+        if self._burst >= _BURST:
+            self.flush()
+        elif self._soon is None:
+            self._soon = self._loop.call_soon(self.flush)
+
     @property
     def full(self) -> bool:
-        """Whether the transport has more to write than it wants to hold."""
-        return self._writable is not None
-
-    async def drained(self) -> None:
-        """Wait until the transport takes more; at once when it does, or when the socket is closed."""
-        if self._writable is not None:
-            await asyncio.shield(self._writable)
+        """Whether the transport has more to write than it wants to hold; ``link_changed`` follows the end of
+        that.
+        """
+        return self._full
 
     def abort(self) -> None:
         """Close the socket without waiting for anything."""
@@ -175,14 +191,24 @@ class Link(asyncio.Protocol):
 
     def _say_farewell(self) -> None:
         if self._farewell is None and self._transport is not None:
-            if not self._transport.is_closing():
-                self._transport.write_eof()
-            self._farewell = self._loop.call_later(_FAREWELL_S, self.abort)
+            try:
+                if not self._transport.is_closing():
+                    self._transport.write_eof()
+            except OSError:  # the peer reset it: there is nobody to wait for
+                self._transport.abort()
+            self._await_farewell()
 
-    def _set_writable(self) -> None:
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
-        self._writable = None
+    def _await_farewell(self) -> None:
+        if self._transport is not None:
+            self._unwritten = self._transport.get_write_buffer_size()
+            self._farewell = self._loop.call_later(_FAREWELL_S, self._end_farewell)
+
+    def _end_farewell(self) -> None:
+        """What was sent last is not cut off while the peer goes on reading it."""
+        if self._transport is not None and self._transport.get_write_buffer_size() < self._unwritten:
+            self._await_farewell()
+        else:
+            self.abort()
 
     def _congest(self, congested: bool) -> None:
         if self._opened and self.connection.session is not None:
