@@ -325,13 +325,17 @@ class ServerHandshake(Endpoint):
             return answer
         self.session, ack = answer
         self.counters.count("handshakes_completed")
-        self._queue(ack, now)
+        self._welcome(self.session, ack, now)
         self.state = State.ESTABLISHED
         self._deadline = None
         return Verdict.ACCEPTED
 
     def _protection(self) -> Keys | None:
         return None if self.session is None else self.session.keys
+
+    def _welcome(self, session: Session, ack: bytes, now: int) -> None:
+        """The handshake ACK goes out."""
+        self._queue(ack, now)
 
     def _echo(self, packet: bytes) -> int:
         """The ``ack`` of an unprotected answer."""

@@ -150,6 +150,16 @@ class Session(Endpoint):
         self.bytes_sent += len(data)
 
     @property
+    def active(self) -> bool:
+        """Whether the session takes messages: it has not ended and is not being closed."""
+        return self.end is None
+
+    @property
+    def outstanding(self) -> bool:
+        """Whether something of this side's own is unacknowledged and will be resent (raw only)."""
+        return False
+
+    @property
     def writable(self) -> bool:
         """Whether :meth:`send` takes a message: not too much is held back (RK-02, TRN-04)."""
         return len(self._held) < c.HELD_LIMIT

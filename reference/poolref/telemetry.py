@@ -41,6 +41,11 @@ class RoundTrip:
         if newest is not None:
             self.sample(now - newest[1])
 
+    def forget(self, ack: int) -> None:
+        """What ``ack`` covers gives no sample: it waited for something that was resent (TRN-04, E-88)."""
+        while self._outstanding and self._outstanding[0][0] <= ack:
+            self._outstanding.popleft()
+
     def sample(self, sample: int) -> None:
         """HB-01: one measured round trip (ns)."""
         if not self.srtt:
