@@ -237,6 +237,9 @@ class ImageStore:
             finish=[(recipe / "finish.sh").read_text()],
             work=entry,
         )
+        for kernel in (root / "usr/lib/modules").glob("*/vmlinuz"):
+            # Since 7.x the package leaves the kernel here, and a maintainer script copies it to /boot.
+            kernel.rename(root / "boot" / f"vmlinuz-{kernel.parent.name}")
         images = sorted((root / "boot").glob("vmlinuz-*"))
         if len(images) != 1:
             raise HarnessError(f"{spec.image} brought {len(images)} kernels instead of one")
