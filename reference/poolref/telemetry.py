@@ -116,5 +116,7 @@ class Heartbeats(Part):
         self.session.core.configuration.unwatch(self._reconfigured)
 
     def _reconfigured(self) -> None:
-        self.due = self._previous + self._interval
-        self.session.core.stir(self.session)
+        due = self._previous + self._interval
+        if due != self.due:
+            self.due = due
+            self.session.core.stir(self.session)

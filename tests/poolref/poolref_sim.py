@@ -18,7 +18,7 @@ from poolref.puzzle import Search
 from poolref.responder import Responder
 from poolref.session import Session
 from poolref.settings import Settings
-from poolref.wire import HMAC_OFFSET
+from poolref.wire import HMAC_OFFSET, packet_size
 
 START = 1_000 * SECOND
 WALL = 1_700_000_000 * SECOND
@@ -110,6 +110,8 @@ class Pair:
         self.client = client
         self.server = server
         self.events: dict[str, list[Event]] = {"client": [], "server": []}
+        self.path_mtu: int | None = None
+        """Larger packets vanish on the way."""
 
     @property
     def c(self) -> Session:
@@ -138,7 +140,17 @@ class Pair:
                 data = here.data_to_send()
                 if data:
                     busy = True
-                    there.receive_data(data, self.world.now)
+                    there.receive_data(self._carried(data), self.world.now)
+
+    def _carried(self, data: bytes) -> bytes:
+        if self.path_mtu is None:
+            return data
+        packets = []
+        while data:
+            size = packet_size(data)
+            packets.append(data[:size])
+            data = data[size:]
+        return b"".join(packet for packet in packets if len(packet) <= self.path_mtu)
 
     def advance(self, nanoseconds: int) -> None:
         """Let time pass; timers fire in their order, at their moments."""
