@@ -18,8 +18,8 @@ from ..errors import DecodeError
 from ..keys import Keys
 from ..part import NEVER, Part
 from ..wire import ZERO_HMAC, Buffer, Header
-from .kinds import kinds_of
-from .model import Deed, Draft, Switch, Value
+from .kinds import Kind, kinds_of
+from .model import Deed, Draft, Phase, Switch, Value
 from .pace import Pacer
 
 if TYPE_CHECKING:
@@ -41,12 +41,17 @@ class Misbehaviour:
         deeds = [
             Deed(switch, values, role, self._lasting[switch.name])
             for switch, values in self.switches
-            if role in switch.roles
+            if role in switch.roles and (established or not _for_sessions(switch, values))
         ]
         return Conduct(self, deeds, established) if deeds else None
 
     def __str__(self) -> str:
         return " ".join(_text(switch, values) for switch, values in self.switches)
+
+
+def _for_sessions(switch: Switch, values: dict[str, Value]) -> bool:
+    """Any packet of a session is not any packet of its handshake."""
+    return switch.phase is not Phase.HANDSHAKE and values.get("kind") == Kind.ANY
 
 
 def _text(switch: Switch, values: dict[str, Value]) -> str:
@@ -69,7 +74,7 @@ class Conduct:
         draft = opened(packet, keys, self._established)
         if draft is None:
             return [packet]
-        chosen = [deed for deed in self.deeds if _sends(deed.switch) and deed.chosen(draft.kinds)]
+        chosen = [deed for deed in self.deeds if _sends(deed.switch) and deed.chosen(draft.kinds, draft)]
         if not chosen:
             return [packet]
         for deed in chosen:
@@ -131,6 +136,28 @@ class Latecomer(Part):
         while self._late and now >= self._late[0][0]:
             self.session.put(self._late.popleft()[1], now)
         self.due = self._late[0][0] if self._late else NEVER
+
+
+def tamper(
+    switch: Switch,
+    packet: bytes,
+    keys: Keys | None = None,
+    *,
+    role: Role,
+    established: bool = True,
+    heard: bytes = b"",
+    **values: str,
+) -> list[bytes]:
+    """What a switch makes of one sound packet of a peer in ``role``; ``heard`` is the other side's last one.
+
+    The packet alone when the switch is not about its kind, or ``keys`` do not open it.  ValueError as
+    :meth:`Switch.values`.
+    """
+    conduct = Misbehaviour((switch, switch.values(values))).conduct(role, established)
+    if conduct is None:
+        return [packet]
+    conduct.hear(heard)
+    return conduct.emit(packet, keys, 0)
 
 
 def _sends(switch: Switch) -> bool:

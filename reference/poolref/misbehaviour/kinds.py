@@ -21,6 +21,7 @@ class Kind(StrEnum):
     ADVISORY_CLOSE = "ADVISORY_CLOSE"
     DATA = "DATA"
     FRAGMENT = "FRAGMENT"
+    LAST_FRAGMENT = "LAST_FRAGMENT"
     ACK = "ACK"
     CONFIG_ANSWER = "CONFIG_ANSWER"
     HEARTBEAT = "HEARTBEAT"
@@ -62,6 +63,8 @@ def kinds_of(header: Header, plaintext: bytes, established: bool) -> frozenset[K
     if type is Type.CLOSE and header.hmac == ZERO_HMAC:
         return frozenset({Kind.ANY, Kind.ADVISORY_CLOSE})
     found = {Kind.ANY, Kind(type.name)}
+    if type is Type.DATA and header.flags & Flag.FRAGMENT:
+        found |= {Kind.FRAGMENT, Kind.LAST_FRAGMENT} if header.flags & Flag.LAST_FRAG else {Kind.FRAGMENT}
     finer = _finer(type, header.flags, plaintext)
     if finer is not None:
         found.add(finer)
@@ -70,8 +73,6 @@ def kinds_of(header: Header, plaintext: bytes, established: bool) -> frozenset[K
 
 def _finer(type: Type, flags: int, plaintext: bytes) -> Kind | None:
     match type:
-        case Type.DATA:
-            return Kind.FRAGMENT if flags & Flag.FRAGMENT else None
         case Type.ACK:
             return Kind.CONFIG_ANSWER if flags & _CONFIG_FLAGS else None
         case Type.REKEY:

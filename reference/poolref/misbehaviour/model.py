@@ -79,20 +79,22 @@ ALL: Final = Parameter("every", 1, "0: it happens once only", 0, 1)
 
 @dataclass(frozen=True, slots=True)
 class Reaction:
-    """What a sound peer does, over TCP; nothing set: it carries on as if nothing had been wrong.
+    """What a sound peer does, over TCP, about one deed with the default values; nothing set: it carries on as
+    if nothing had been wrong.
 
-    ``counts`` grows by ``times`` and no other counter of discards grows.  ``ends`` and ``code`` are how its
-    session ends; ``error`` is the errno of its own attempt to connect, ``refusal`` the code of the advisory
-    CLOSE that it sends; all of it has happened ``after_s`` seconds after the deed.  ``delivers`` says whether
-    the message in the packets concerned still reaches its user, ``untrusted`` that it alerts (T7, INT-01).
+    ``counts``: by how much which counters of discards grow, and no others do.  ``ends`` and ``code``: how its
+    session ends.  ``error``: the errno of its own attempt to connect.  ``refusal``: the code of the advisory
+    CLOSE that it sends.  ``gives_up``: it drops a client that has no session yet.  ``after_s``: how many
+    seconds later all of that has happened.  ``delivers``: whether the message in the packets concerned still
+    reaches its user.  ``untrusted``: it alerts (INT-01, JRN-03).
     """
 
-    counts: DropReason | None = None
-    times: int = 1
+    counts: Mapping[DropReason, int] = field(default_factory=dict)
     ends: EndCause | None = None
     code: int | None = None
     error: int | None = None
     refusal: int | None = None
+    gives_up: bool = False
     after_s: float = 0
     delivers: bool = False
     untrusted: bool = False
@@ -157,11 +159,14 @@ class Deed:
             raise TypeError(f"{name} is not a number")
         return value
 
-    def chosen(self, kinds: frozenset[Kind]) -> bool:
-        """Whether this packet is one of those that it happens to; counts it."""
-        if self.values.get("kind", self.switch.kind) not in kinds:
+    def chosen(self, kinds: frozenset[Kind], draft: Draft | None = None) -> bool:
+        """Whether this packet is one of those that it happens to; counts it.  Without ``draft`` it is a
+        received one.
+        """
+        wanted = (self.values["kind"],) if "kind" in self.values else self.switch.kinds
+        if kinds.isdisjoint(wanted):
             return False
-        if self.switch.ready is not None and not self.switch.ready(self):
+        if self.switch.ready is not None and (draft is None or not self.switch.ready(self, draft)):
             return False
         self.seen += 1
         nth = self.values.get("nth", 1)
@@ -179,7 +184,8 @@ class Switch:
     only the packets of ``kind`` (unless a parameter names another) that ``nth`` and ``every`` choose, once
     ``ready``.  ``ignores`` is a kind of received packets that are not acted on.  ``agree`` (own private key,
     the peer's public key, their X25519 result) gives the shared secret to go on with.  ``delay_ms`` and
-    ``pace_ms`` name parameters: how late the packets leave, how far apart the bytes of the stream are.
+    ``pace_ms`` name parameters: how late the packets leave, how far apart the bytes of the stream are.  It
+    shows on the connection number ``attempts`` of the node.
     """
 
     name: str
@@ -189,14 +195,15 @@ class Switch:
     reaction: Reaction | Mapping[Role, Reaction]
     roles: tuple[Role, ...] = BOTH
     parameters: tuple[Parameter, ...] = ()
-    kind: Kind = Kind.DATA
+    kinds: tuple[Kind, ...] = (Kind.DATA,)
     change: Change | None = None
     emit: Emit | None = None
-    ready: Callable[[Deed], bool] | None = None
+    ready: Callable[[Deed, Draft], bool] | None = None
     ignores: Kind | None = None
     agree: Agree | None = None
     delay_ms: str = ""
     pace_ms: str = ""
+    attempts: int = 1
 
     def expected(self, role: Role) -> Reaction:
         """How a sound peer reacts to one in that role."""

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 from .. import crypto
@@ -13,9 +12,9 @@ from ..wire import HMAC_OFFSET, ZERO_HMAC, Header, parse
 from .kinds import Kind
 from .model import EVERY, NTH, Deed, Draft, Parameter, Phase, Reaction, Switch, of_kind, sign
 
-_UNAUTHENTIC: Final = Reaction(DropReason.AUTH_FAIL, ends="protection", code=ErrorCode.AUTH_FAIL)
-_UNOPENED: Final = Reaction(DropReason.DECRYPT_FAIL, ends="protection", code=ErrorCode.DECRYPT_FAIL)
-_MALFORMED: Final = Reaction(DropReason.MALFORMED)
+_UNAUTHENTIC: Final = Reaction({DropReason.AUTH_FAIL: 1}, ends="protection", code=ErrorCode.AUTH_FAIL)
+_UNOPENED: Final = Reaction({DropReason.DECRYPT_FAIL: 1}, ends="protection", code=ErrorCode.DECRYPT_FAIL)
+_MALFORMED: Final = Reaction({DropReason.MALFORMED: 1})
 _ANY_DATA: Final = (of_kind(Kind.DATA), NTH, EVERY)
 _BODY: Final = (Kind.FRAGMENT, Kind.HEARTBEAT)  # kinds with a payload that every session sends
 _MESSAGES: Final = (of_kind(Kind.DATA, *_BODY), NTH, EVERY)
@@ -137,10 +136,6 @@ def _cut_short(deed: Deed, draft: Draft, packet: bytes) -> list[bytes]:
     return [packet[: max(HEADER_SIZE, len(packet) - deed.number("by"))]]
 
 
-def _padded(deed: Deed, draft: Draft, packet: bytes) -> list[bytes]:
-    return [packet + bytes(deed.number("by"))]
-
-
 def _without_request(deed: Deed, draft: Draft) -> None:
     draft.header.flags &= ~Flag.REQUIRE_ACK
 
@@ -169,7 +164,7 @@ def _reflect(deed: Deed, draft: Draft, packet: bytes) -> list[bytes]:
     return [packet, deed.heard]
 
 
-def _something_heard(deed: Deed) -> bool:
+def _something_heard(deed: Deed, draft: Draft) -> bool:
     return bool(deed.heard) and _protected(parse(deed.heard))
 
 
@@ -256,7 +251,7 @@ PROTECTION: Final = (
     ),
     Switch(
         "ack-with-payload", ("WIRE-08",), "An ACK carries a sealed payload.",
-        Phase.DATA, _MALFORMED, kind=Kind.ACK, parameters=(NTH, EVERY), change=_filled,
+        Phase.DATA, _MALFORMED, kinds=(Kind.ACK,), parameters=(NTH, EVERY), change=_filled,
     ),
 )  # fmt: skip
 
@@ -290,26 +285,26 @@ HEADER: Final = (
     ),
     Switch(
         "wrong-version", ("WIRE-02", "AMD-02"), "A packet of the session has another version.",
-        Phase.DATA, Reaction(DropReason.VERSION_MISMATCH), change=_set_version,
+        Phase.DATA, Reaction({DropReason.VERSION_MISMATCH: 1}), change=_set_version,
         parameters=(*_ANY_DATA, _VERSION),
     ),
     Switch(
-        "other-session-id", ("SEAL-05",), "A packet has a session_id that is not this connection's.",
-        Phase.DATA, Reaction(DropReason.UNKNOWN_SESSION), parameters=_ANY_DATA, change=_other_session,
+        "other-session-id", ("TRN-01", "TRN-02", "SEAL-05"), "A packet has a foreign session_id.",
+        Phase.DATA, Reaction({DropReason.UNKNOWN_SESSION: 1}), parameters=_ANY_DATA, change=_other_session,
     ),
     Switch(
         "unknown-type", ("WIRE-05",), "An authentic packet has a reserved type.",
-        Phase.DATA, Reaction(DropReason.UNKNOWN_TYPE), change=_reserved_type,
+        Phase.DATA, Reaction({DropReason.UNKNOWN_TYPE: 1}), change=_reserved_type,
         parameters=(*_MESSAGES, Parameter("type", 13, "the type", 13, 15)),
     ),
     Switch(
         "handshake-type", ("WIRE-06", "SEAL-05"), "An INIT or CHALLENGE comes inside a session.",
-        Phase.DATA, Reaction(DropReason.UNEXPECTED_TYPE), change=_handshake_type,
+        Phase.DATA, Reaction({DropReason.UNEXPECTED_TYPE: 1}), change=_handshake_type,
         parameters=(*_MESSAGES, Parameter("type", 0, "0 INIT, 1 CHALLENGE", 0, 1)),
     ),
     Switch(
         "response-in-session", ("WIRE-06", "SEQ-03"), "A RESPONSE with a fresh seq comes inside a session.",
-        Phase.DATA, Reaction(DropReason.UNEXPECTED_TYPE), parameters=_MESSAGES, change=_response_type,
+        Phase.DATA, Reaction({DropReason.UNEXPECTED_TYPE: 1}), parameters=_MESSAGES, change=_response_type,
     ),
     Switch(
         "payload-len-short", ("WIRE-01",), "payload_len says less than there is, under a hmac of all of it.",
@@ -324,29 +319,25 @@ HEADER: Final = (
         Phase.DATA, _UNAUTHENTIC, parameters=(*_MESSAGES, _BY), emit=_cut_short,
     ),
     Switch(
-        "stray-bytes", ("WIRE-01", "TRN-01"), "Bytes that belong to no packet follow one.",
-        Phase.DATA, replace(_UNAUTHENTIC, delivers=True), parameters=(*_ANY_DATA, _BY), emit=_padded,
-    ),
-    Switch(
         "ack-not-asked", ("DATA-02", "SEQ-05"), "DATA does not set REQUIRE_ACK.",
         Phase.DATA, Reaction(delivers=True), parameters=(of_kind(Kind.DATA, Kind.FRAGMENT), NTH, EVERY),
         change=_without_request,
     ),
     Switch(
         "ack-of-ack", ("SEQ-05",), "An ACK asks for an ACK.",
-        Phase.DATA, Reaction(delivers=True), kind=Kind.ACK, parameters=(NTH, EVERY), change=_with_request,
+        Phase.DATA, Reaction(delivers=True), kinds=(Kind.ACK,), parameters=(NTH, EVERY), change=_with_request,
     ),
 )  # fmt: skip
 
 SEQUENCE: Final = (
     Switch(
         "replay", ("SEQ-02",), "A packet is sent again.",
-        Phase.DATA, Reaction(DropReason.REPLAY, delivers=True), emit=_replay,
+        Phase.DATA, Reaction({DropReason.REPLAY: 1}, delivers=True), emit=_replay,
         parameters=(*_ANY_DATA, Parameter("times", 1, "how often", 1, 64)),
     ),
     Switch(
         "late-replay", ("SEQ-02",), "A packet is sent again behind others, outside the window from 64 on.",
-        Phase.DATA, Reaction(DropReason.REPLAY, delivers=True), emit=_replay_later,
+        Phase.DATA, Reaction({DropReason.REPLAY: 1}, delivers=True), emit=_replay_later,
         parameters=(
             of_kind(Kind.DATA), NTH, Parameter("every", 1, "1, to count them", 1, 1),
             Parameter("after", 2, "how many others", 1, 1024),
@@ -354,12 +345,12 @@ SEQUENCE: Final = (
     ),
     Switch(
         "reflection", ("SEQ-06",), "The peer's last packet is sent back to it.",
-        Phase.DATA, Reaction(DropReason.REFLECTED, delivers=True), parameters=_ANY_DATA,
+        Phase.DATA, Reaction({DropReason.REFLECTED: 1}, delivers=True), parameters=_ANY_DATA,
         emit=_reflect, ready=_something_heard,
     ),
     Switch(
         "stale-seq", ("SEQ-01", "SEQ-02"), "A packet has a seq that is behind the window.",
-        Phase.DATA, Reaction(DropReason.REPLAY), change=_reuse_seq,
+        Phase.DATA, Reaction({DropReason.REPLAY: 1}), change=_reuse_seq,
         parameters=(*_ANY_DATA, Parameter("behind", 64, "how far", 1, 1 << 16)),
     ),
     Switch(
@@ -372,25 +363,25 @@ SEQUENCE: Final = (
     ),
     Switch(
         "peers-seq", ("SEQ-01", "SEQ-06"), "A packet has a seq of the peer's range.",
-        Phase.DATA, Reaction(DropReason.REFLECTED), parameters=_ANY_DATA, change=_peers_range,
+        Phase.DATA, Reaction({DropReason.REFLECTED: 1}), parameters=_ANY_DATA, change=_peers_range,
     ),
     Switch(
         "seq-out-of-range", ("SEQ-01", "SEQ-06"), "A packet has a seq of 2^63 or more.",
-        Phase.DATA, Reaction(DropReason.REFLECTED), parameters=_ANY_DATA, change=_beyond_all,
+        Phase.DATA, Reaction({DropReason.REFLECTED: 1}), parameters=_ANY_DATA, change=_beyond_all,
     ),
     Switch(
         "ack-unsent", ("SEQ-06",), "A packet acknowledges what was not sent.",
-        Phase.DATA, Reaction(DropReason.BAD_ACK, delivers=True), change=_ack_unsent,
+        Phase.DATA, Reaction({DropReason.BAD_ACK: 1}, delivers=True), change=_ack_unsent,
         parameters=(*_ANY_DATA, Parameter("by", 1_000_000, "how far ahead", 1, 1 << 60)),
     ),
     Switch(
         "ack-below-first", ("SEQ-06",), "A packet acknowledges less than the peer's initial seq.",
-        Phase.DATA, Reaction(DropReason.BAD_ACK, delivers=True), parameters=_ANY_DATA,
+        Phase.DATA, Reaction({DropReason.BAD_ACK: 1}, delivers=True), parameters=_ANY_DATA,
         change=_ack_before_first,
     ),
     Switch(
         "ack-own-range", ("SEQ-06",), "A packet acknowledges a seq of its sender's own range.",
-        Phase.DATA, Reaction(DropReason.BAD_ACK, delivers=True), parameters=_ANY_DATA,
+        Phase.DATA, Reaction({DropReason.BAD_ACK: 1}, delivers=True), parameters=_ANY_DATA,
         change=_answers_own_range,
     ),
 )  # fmt: skip
