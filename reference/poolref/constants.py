@@ -196,6 +196,7 @@ SENDS: Final = 8  # of one packet, the first included; then the session has time
 FRAGMENTABLE_FROM: Final = 4  # the first send with DF clear
 RTO_INITIAL: Final = 1 * SECOND  # before the first sample
 RTO_RANGE: Final = (200 * MILLISECOND, 10 * SECOND)
+RAW_REASSEMBLY_TIMEOUT: Final = 60 * SECOND  # E-89: a missing fragment is resent for up to 55 s
 CLOSE_SENDS: Final = 3  # section 15
 DRAIN_LIMIT: Final = 5 * SECOND  # section 15: how long a closing side waits for its data to arrive
 INIT_REPEATS: Final = (500 * MILLISECOND, 1500 * MILLISECOND)  # after the first INIT

@@ -36,7 +36,7 @@ class Delivery(Part):
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         self.subscriptions = Subscriptions()
-        self.reassembly = Reassembly()
+        self.reassembly = Reassembly(c.RAW_REASSEMBLY_TIMEOUT if session.reliable else c.REASSEMBLY_TIMEOUT)
         self.inbox = Inbox()
         self.bytes_received = 0
 

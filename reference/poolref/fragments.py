@@ -71,9 +71,11 @@ class Reassembly:
     completed one change nothing, further fragments of a discarded one are discarded with it.
     """
 
-    __slots__ = ("_finished", "_partials", "evicted")
+    __slots__ = ("_finished", "_partials", "_timeout", "evicted")
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: int = REASSEMBLY_TIMEOUT) -> None:
+        """``timeout``: how long (ns) a message waits for another fragment."""
+        self._timeout = timeout
         self._partials: dict[int, _Partial] = {}  # the least recently touched first
         self._finished: dict[int, bool] = {}  # whether it was completed
         self.evicted = 0
@@ -113,7 +115,7 @@ class Reassembly:
             self._finish(msg_id, completed=True)
             return Message(channel, bytes(partial.buffer))
         if placed:
-            partial.deadline = now + REASSEMBLY_TIMEOUT
+            partial.deadline = now + self._timeout
         self._partials[msg_id] = partial
         return Verdict.ACCEPTED
 
@@ -122,7 +124,7 @@ class Reassembly:
         return min((partial.deadline for partial in self._partials.values()), default=None)
 
     def expire(self, now: int) -> int:
-        """Free messages without a new fragment for 5 s; how many."""
+        """Free messages that waited too long for another fragment; how many."""
         expired = [msg_id for msg_id, partial in self._partials.items() if now >= partial.deadline]
         for msg_id in expired:
             del self._partials[msg_id]

@@ -8,6 +8,7 @@ in the order of their seqs.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 from . import constants as c
@@ -29,10 +30,18 @@ def retransmission_timeout(srtt: int, jitter: int) -> int:
 class Sent:
     """A packet in flight."""
 
-    __slots__ = ("due", "interval", "limit", "packet", "probe", "sends", "seq")
+    __slots__ = ("answers", "due", "interval", "limit", "packet", "probe", "sends", "seq")
 
     def __init__(
-        self, seq: int, packet: bytes, now: int, interval: int, *, probe: bool = False, limit: int = c.SENDS
+        self,
+        seq: int,
+        packet: bytes,
+        now: int,
+        interval: int,
+        *,
+        limit: int = c.SENDS,
+        probe: bool = False,
+        answers: int | None = None,
     ) -> None:
         self.seq = seq
         self.packet = packet
@@ -44,6 +53,8 @@ class Sent:
         self.due = now + interval
         self.probe = probe
         """An MTU probe, which is never resent (TRN-07)."""
+        self.answers = answers
+        """The seq that an ACK with a seq of its own answers."""
 
     @property
     def exhausted(self) -> bool:
@@ -76,6 +87,9 @@ class SendWindow:
 
     def __len__(self) -> int:
         return len(self._sent)
+
+    def __iter__(self) -> Iterator[Sent]:
+        return iter(self._sent.values())
 
     @property
     def full(self) -> bool:
