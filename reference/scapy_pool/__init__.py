@@ -7,7 +7,7 @@
 import sys
 
 from .automaton import PoolHandshake, pool_connect
-from .connection import PoolConnection, PoolStream
+from .connection import PoolConnection
 from .header import IP_PROTOCOL, Pool, bind_port, unbind_port
 from .keyring import KeyRing, keyring
 from .payloads import (
@@ -39,6 +39,7 @@ from .payloads import (
     PoolSealed,
 )
 from .session import PoolSession
+from .transport import PoolDatagrams, PoolStream
 
 __all__ = [
     "IP_PROTOCOL",
@@ -53,6 +54,7 @@ __all__ = [
     "PoolConfig",
     "PoolConnection",
     "PoolData",
+    "PoolDatagrams",
     "PoolFragment",
     "PoolHandshake",
     "PoolHeartbeat",

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # mypy: disallow-untyped-decorators=False
-"""The client's handshake over TCP as a scapy automaton, and :func:`pool_connect`, which runs it."""
+"""The client's handshake as a scapy automaton, and :func:`pool_connect`, which runs it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from scapy.automaton import ATMT, Automaton
 
@@ -30,32 +30,41 @@ from poolref.errors import HandshakeError, LowOrderKey, PoolTimeout, peer_error
 from poolref.keys import Keys
 from poolref.puzzle import START_SIZE, Search
 
-from .connection import PoolConnection, PoolStream
+from .connection import PoolConnection
 from .header import Pool
 from .keyring import keyring
 from .payloads import Auth, PoolChallenge, PoolClose, PoolInit, PoolProof, PoolResponse
+from .transport import raw_socket, transport_of
 
 _ATMT: Any = ATMT  # its annotations describe the decorated states, not the functions that are decorated
 _HASHES = 1 << 14
 
 
 class PoolHandshake(Automaton):
-    """The client's handshake on a connected TCP socket; :meth:`connect` runs it.
+    """The client's handshake on a connected TCP or raw IP socket; :meth:`connect` runs it.
 
-    Override :meth:`make_init` or :meth:`make_response` to misbehave.
+    Override :meth:`make_init` or :meth:`make_response` to misbehave.  ``automatic`` is handed on to the
+    connection that comes of it.
     """
 
     def __init__(self, sock: socket.socket, **kargs: Any) -> None:
         # The automaton closes its socket when it ends; the connection goes on with the original.
-        stream = PoolStream(sock.dup())
-        super().__init__(sock, ll=lambda **_: stream, recvsock=lambda **_: stream, **kargs)
+        transport = transport_of(sock.dup())
+        super().__init__(sock, ll=lambda **_: transport, recvsock=lambda **_: transport, **kargs)
 
     def parse_args(  # type: ignore[override]
-        self, sock: socket.socket, rng: Callable[[int], bytes] = os.urandom, **kargs: Any
+        self,
+        sock: socket.socket,
+        rng: Callable[[int], bytes] = os.urandom,
+        automatic: bool = True,
+        **kargs: Any,
     ) -> None:
         super().parse_args(**kargs)
-        self.tcp = sock
+        self.connected = sock
+        self.reliable = sock.type != socket.SOCK_STREAM
         self.rng = rng
+        self.automatic = automatic
+        self.forged = False
         self.private = crypto.draw(rng, KEY_SIZE)
         self.public = crypto.public_key(self.private)
         self.keys: Keys | None = None
@@ -98,9 +107,19 @@ class PoolHandshake(Automaton):
 
     @_ATMT.receive_condition(INIT_SENT)
     def on_challenge(self, packet: Pool) -> None:
+        if self.reliable and packet.ack != int.from_bytes(self.public[:8], "big"):
+            return  # HS-14: a blind spoofer's
         if packet.type == Type.CHALLENGE and PoolChallenge in packet:
             raise self.CHALLENGED(packet)
         self._refused(packet)
+
+    @_ATMT.timeout(INIT_SENT, 0.5)
+    def repeat_init(self) -> None:
+        self._repeat()
+
+    @_ATMT.timeout(INIT_SENT, 1.5)
+    def repeat_init_again(self) -> None:
+        self._repeat()
 
     @_ATMT.timeout(INIT_SENT, CHALLENGE_TIMEOUT / SECOND)
     def no_challenge(self) -> None:
@@ -141,17 +160,33 @@ class PoolHandshake(Automaton):
 
     @_ATMT.receive_condition(RESPONSE_SENT)
     def on_ack(self, packet: Pool) -> None:
-        self._refused(packet)
-        if packet.type != Type.ACK or self.keys is None:
+        if not self.reliable or packet.ack == int.from_bytes(self.public[:8], "big"):
+            self._refused(packet)
+        if packet.type != Type.ACK or packet.session_id != self.challenge.session_id:
             return
         ack = Pool(bytes(packet), keys=self.keys)
         if ack.auth is not Auth.OK:
-            raise self.FAILED(HandshakeError(errno.EBADMSG, "the peer's ACK is not authentic"))
-        raise self.ESTABLISHED(ack)
+            if not self.reliable:
+                raise self.FAILED(self._not_authentic())
+            self.forged = True  # anybody can have sent it (E-39)
+        elif ack.ack == self.sent.seq and not ack.flags:
+            raise self.ESTABLISHED(ack)
+
+    @_ATMT.timeout(RESPONSE_SENT, 1)
+    def repeat_response(self) -> None:
+        self._repeat()
+
+    @_ATMT.timeout(RESPONSE_SENT, 2)
+    def repeat_response_again(self) -> None:
+        self._repeat()
+
+    @_ATMT.timeout(RESPONSE_SENT, 4)
+    def repeat_response_at_last(self) -> None:
+        self._repeat()
 
     @_ATMT.timeout(RESPONSE_SENT, ACK_TIMEOUT / SECOND)
     def no_ack(self) -> None:
-        raise self.FAILED(PoolTimeout("no ACK in time"))
+        raise self.FAILED(self._not_authentic() if self.forged else PoolTimeout("no ACK in time"))
 
     @_ATMT.eof(INIT_SENT)
     def end_before_challenge(self) -> None:
@@ -166,11 +201,20 @@ class PoolHandshake(Automaton):
         keys = self.keys
         assert keys is not None
         keyring.add(ack.session_id, keys)
-        return PoolConnection(self.tcp, keys, ack.session_id, self.sent.seq + 1, ack.seq)
+        return PoolConnection(
+            self.connected, keys, ack.session_id, self.sent.seq + 1, ack.seq, automatic=self.automatic
+        )
 
     @_ATMT.state(final=1)
     def FAILED(self, error: OSError) -> OSError:
         return error
+
+    def _not_authentic(self) -> OSError:
+        return HandshakeError(errno.EBADMSG, "the peer's ACK is not authentic")
+
+    def _repeat(self) -> None:
+        if self.reliable:  # TRN-05, TRN-08: byte-identical
+            self.send(self.sent)
 
     def _refused(self, packet: Pool) -> None:
         if packet.type == Type.CLOSE and isinstance(packet.payload, PoolClose):
@@ -181,14 +225,23 @@ def pool_connect(
     host: str,
     port: int = DEFAULT_PORT,
     *,
+    transport: Literal["tcp", "raw"] = "tcp",
     automaton: type[PoolHandshake] = PoolHandshake,
     rng: Callable[[int], bytes] = os.urandom,
+    automatic: bool = True,
 ) -> PoolConnection:
-    """Connect to a node over TCP and complete the handshake; OSError when that fails."""
-    sock = socket.create_connection((host, port), timeout=CONNECT_TIMEOUT / SECOND)
-    sock.settimeout(None)
+    """Connect to a node and complete the handshake; OSError when that fails.
+
+    ``raw`` is IP protocol 253 over IPv4, which has no port and needs CAP_NET_RAW (PermissionError).
+    ``automatic`` is as in :class:`PoolConnection`.
+    """
+    if transport == "raw":
+        sock = raw_socket(host)
+    else:
+        sock = socket.create_connection((host, port), timeout=CONNECT_TIMEOUT / SECOND)
+        sock.settimeout(None)
     try:
-        return automaton(sock, rng=rng).connect()
+        return automaton(sock, rng=rng, automatic=automatic).connect()
     except BaseException:
         sock.close()
         raise
