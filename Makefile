@@ -7,7 +7,8 @@
 #      TAGS=EXPR ONLY=TEXT    select scenarios    SEED=N   repeat a run    OFFLINE=1   touch no network
 # make test                   the fast suite     make lint   ruff, mypy, import rules
 # make test-vm                the tests that boot virtual machines (the lab, images, broken devices): minutes
-# make bench                  benchmarks: the reference against bare loops, the lab's times
+# make bench                  benchmarks: the reference against bare loops and aioquic, the lab's times
+#      BENCH='node idle'      only some of: reference node idle lab
 # make scapy                  scapy's shell with the POOL layers     KEYLOG=FILE   decrypt with a key log
 # make prefetch               fetch and build all that an offline run needs
 
@@ -39,8 +40,9 @@ prefetch:
 	@$(VENV)/poolproof prefetch
 
 bench:
-	@harness/bootstrap.sh conformance
-	@$(VENV)/python -m bench
+	@harness/bootstrap.sh bench
+	@$(if $(filter lab,$(or $(BENCH),lab)),harness/bootstrap.sh conformance)
+	@$(VENV)/python -m bench $(BENCH)
 
 scapy:
 	@harness/bootstrap.sh test

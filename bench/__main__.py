@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Every benchmark, one after the other:  python -m bench [reference] [lab]"""
+"""Every benchmark, one after the other:  python -m bench [reference] [node] [idle] [lab]"""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 
 BENCHMARKS = {
-    "reference": [sys.executable, str(Path(__file__).with_name("bench_reference.py"))],
-    "lab": [sys.executable, "-m", "poolproof.lab"],
+    "reference": "bench.bench_reference",
+    "node": "bench.bench_node",
+    "idle": "bench.bench_idle",
+    "lab": "poolproof.lab",
 }
+ROOT = Path(__file__).parents[1]
 
 
 def main(names: list[str]) -> int:
@@ -24,7 +27,8 @@ def main(names: list[str]) -> int:
     failed = 0
     for name in names or BENCHMARKS:
         print(f"== {name}", flush=True)
-        failed |= subprocess.run(BENCHMARKS[name], check=False).returncode != 0
+        command = [sys.executable, "-m", BENCHMARKS[name]]
+        failed |= subprocess.run(command, cwd=ROOT, check=False).returncode != 0
     return int(failed)
 
 

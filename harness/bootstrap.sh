@@ -1,10 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
-# Bring a fresh Debian or Ubuntu machine to where a make target can run:  bootstrap.sh test|reference|conformance
+# Bring a fresh Debian or Ubuntu machine to where a make target can run:
+#   bootstrap.sh test|reference|conformance|bench
 # Installs Debian packages (only as root; otherwise prints the command and stops) and the project's own .venv.
 set -eu
 cd "$(dirname "$0")/.."
-purpose=${1:?usage: bootstrap.sh test|reference|conformance}
+purpose=${1:?usage: bootstrap.sh test|reference|conformance|bench}
 python=/usr/bin/python3
 venv=.venv
 
@@ -37,6 +38,7 @@ stamp=$(cat pyproject.toml "$0" | sha256sum | cut -c1-16)
 case $purpose in
 test) extras=test ;;
 reference) extras=harness ;;
+bench) extras=bench ;;
 conformance) extras=harness,lab ;;
 *) fail "unknown purpose: $purpose" ;;
 esac
