@@ -9,10 +9,10 @@ from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, NamedTuple
 
 from .config import Configuration, Parameters
-from .counters import Counters
+from .counters import Counters, DropReason
 from .crypto import Rng
 from .events import Observer
-from .journal import Journal
+from .journal import ERROR_OF, ChangeType, Journal
 from .keylog import Keylog
 from .peers import PeerTable
 from .settings import Settings
@@ -60,3 +60,18 @@ class NodeCore:
     def __post_init__(self) -> None:
         self.journal = Journal(self.counters)
         self.configuration = Configuration(Parameters.of(self.settings))
+
+    def record(self, change_type: ChangeType, detail: str) -> None:
+        """Journal who and why (JRN-04)."""
+        version = self.configuration.current.version
+        self.journal.append(change_type, detail, self.wall_clock(), version, version)
+
+    def record_error(self, code: int, detail: str, now: int) -> None:
+        """Journal an error, at most 10 a second in each category (ERR-01)."""
+        self.journal.error(code, detail, now, self.wall_clock(), self.configuration.current.version)
+
+    def record_discard(self, reason: DropReason, who: Peer, now: int) -> None:
+        """Journal a discard, if it belongs to an error category (E-76)."""
+        code = ERROR_OF.get(reason)
+        if code is not None:
+            self.record_error(code, f"{who} {reason}", now)

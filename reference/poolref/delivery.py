@@ -61,6 +61,7 @@ class Delivery(Part):
         expired = self.reassembly.expire(now)
         if expired:
             self.session.counters.count(DropReason.FRAG_TIMEOUT, expired)
+            self.session.core.record_discard(DropReason.FRAG_TIMEOUT, self.session.peer, now)
         self._follow()
 
     def postpone(self, duration: int) -> None:
@@ -86,6 +87,7 @@ class Delivery(Part):
         )
         if self.reassembly.evicted > evicted:
             self.session.counters.count(DropReason.FRAG_EVICTED)
+            self.session.core.record_discard(DropReason.FRAG_EVICTED, self.session.peer, now)
         self._follow()
         return result
 

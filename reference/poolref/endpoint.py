@@ -27,9 +27,7 @@ class Endpoint(ABC):
 
     __slots__ = ("_answers", "_events", "_out", "closing", "conduct", "counters", "observer")
 
-    def __init__(
-        self, counters: Counters, observer: Observer | None, conduct: Conduct | None = None
-    ) -> None:
+    def __init__(self, counters: Counters, observer: Observer | None, conduct: Conduct | None = None) -> None:
         self.counters = counters
         self.observer = observer
         self.conduct = conduct
@@ -52,6 +50,7 @@ class Endpoint(ABC):
             outcome = self._observed(packet, now, self.observer)
         if isinstance(outcome, DropReason):
             self.counters.count(outcome)
+            self._discarded(outcome, now)
         else:
             self.counters.count("packets_received")
         return outcome
@@ -79,6 +78,10 @@ class Endpoint(ABC):
 
     @abstractmethod
     def _receive(self, packet: bytes, now: int) -> Outcome: ...
+
+    @abstractmethod
+    def _discarded(self, reason: DropReason, now: int) -> None:
+        """A packet was discarded and counted: journal what belongs there (ERR-01)."""
 
     @abstractmethod
     def _protection(self) -> Keys | None:

@@ -82,6 +82,49 @@ class MtuChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ConfigAccepted(Event):
+    """The peer put this side's proposal in force until its deadline (CFG-02)."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigRejected(Event):
+    """The peer refused this side's proposal, or did not answer it or its confirmation in time; ``reason``
+    says which (CFG-01, E-44).
+    """
+
+    version: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigConfirmed(Event):
+    """What this side proposed is permanent at the peer (CFG-03)."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigRolledBack(Event):
+    """What this side proposed is no longer in force at the peer (CFG-04, CFG-05); ``reason`` says why."""
+
+    version: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class JournalReceived(Event):
+    """``count`` new entries of the peer's journal were verified, the first of them with ``first_index``; the
+    ``missing`` ones before it had been overwritten at the peer (JRN-03).
+    """
+
+    first_index: int
+    count: int
+    missing: int
+
+
+@dataclass(frozen=True, slots=True)
 class PacketTrace:
     """One packet as an observer sees it; ``outcome`` is None for a sent one.  ``now`` is ns of the core's
     clock.

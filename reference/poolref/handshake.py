@@ -224,6 +224,9 @@ class ClientHandshake(Endpoint):
     def _protection(self) -> Keys | None:
         return self._keys
 
+    def _discarded(self, reason: DropReason, now: int) -> None:
+        self._core.record_discard(reason, self._peer, now)
+
     def _fail(self, error: OSError) -> None:
         if self.closing:
             return
@@ -336,6 +339,9 @@ class ServerHandshake(Endpoint):
     def _welcome(self, session: Session, ack: bytes, now: int) -> None:
         """The handshake ACK goes out."""
         self._queue(ack, now)
+
+    def _discarded(self, reason: DropReason, now: int) -> None:
+        self._responder.core.record_discard(reason, self._peer, now)
 
     def _echo(self, packet: bytes) -> int:
         """The ``ack`` of an unprotected answer."""

@@ -18,20 +18,24 @@ from typing import ClassVar, Final
 
 from . import constants as c
 from . import wire
+from .config import Parameters
+from .config_session import Configuring
 from .constants import ErrorCode, Flag, Role, State, Type
 from .core import NOBODY, NodeCore, Peer
 from .counters import Counters, DropReason, Outcome, Verdict
 from .delivery import Delivery
 from .endpoint import Endpoint
-from .errors import DecodeError, LocalError
+from .errors import DecodeError, LocalError, code_name
 from .events import EndCause, Event, PeerUntrusted, SessionEnded, SessionEstablished
 from .exchange import Exchange
 from .fragments import split
 from .inbox import Message
+from .journal import ChangeType
 from .keys import Keys
 from .mtu import MtuSearch
 from .part import NEVER, Part
 from .replay import ReplayWindow
+from .replication import Replication
 from .states import Action, lookup
 from .telemetry import Heartbeats
 from .wire import Header
@@ -45,8 +49,14 @@ _ENCRYPTED: Final = int(Flag.ENCRYPTED)
 _REQUIRE_ACK: Final = int(Flag.REQUIRE_ACK)
 _U32: Final = (1 << 32) - 1
 _TELEMETRY: Final = int(Flag.TELEMETRY)
-# An ACK never is, a heartbeat at once, a probe by its answer.
-_ANSWERED_OTHERWISE: Final = (_ACK, int(Type.HEARTBEAT), int(Type.DISCOVER))
+# An ACK never is, a heartbeat at once, a probe by its answer, CONFIG and ROLLBACK by an ACK of their own.
+_ANSWERED_OTHERWISE: Final = (
+    _ACK,
+    int(Type.HEARTBEAT),
+    int(Type.DISCOVER),
+    int(Type.CONFIG),
+    int(Type.ROLLBACK),
+)
 _NEVER_HELD: Final = (_ACK, int(Type.REKEY), int(Type.CLOSE))  # RK-02
 _SEALED_PROOF: Final = c.HEADER_SIZE + wire.offset_of("response", "sealed_proof")
 
@@ -113,16 +123,29 @@ class Session(Endpoint):
         self.heartbeats = Heartbeats(self, now)
         self.discovery = MtuSearch(self, now)
         self.exchange = Exchange(self, now)
-        self.parts: tuple[Part, ...] = (self.delivery, self.heartbeats, self.discovery, self.exchange)
+        self.configuring = Configuring(self)
+        self.replication = Replication(self)
+        self.parts: tuple[Part, ...] = (
+            self.delivery,
+            self.heartbeats,
+            self.discovery,
+            self.exchange,
+            self.configuring,
+            self.replication,
+        )
         self._receivers: dict[Action, Receiver] = {
             Action.DELIVER: self.delivery.receive,
             Action.ACKNOWLEDGED: self._acknowledged,
             Action.HEARTBEAT: self.heartbeats.receive,
             Action.DISCOVER: self._discover,
+            Action.CONFIG: self.configuring.receive_config,
+            Action.ROLLBACK: self.configuring.receive_rollback,
+            Action.JOURNAL: self.replication.receive,
             Action.CLOSED: self._closed,
         }
         if self.conduct is not None:
             self.parts += (self.conduct.late(self),)
+        self.record(ChangeType.CONNECT, f"as {role.name.lower()}")
         self.emit(SessionEstablished(session_id, role))
 
     # -- the user --------------------------------------------------------------------------------------
@@ -241,6 +264,20 @@ class Session(Endpoint):
         """What packets sent now acknowledge (SEQ-05)."""
         return self.window.highest
 
+    @property
+    def params(self) -> Parameters:
+        """The parameters in force (section 14)."""
+        return self.core.configuration.current.params
+
+    @property
+    def flowing(self) -> bool:
+        """Whether :meth:`transmit` sends at once."""
+        return not self._held and not self.holding and self.end is None
+
+    def record(self, change_type: ChangeType, why: str) -> None:
+        """A journal entry that names this session's peer (JRN-04)."""
+        self.core.record(change_type, f"{self.peer} {why}")
+
     def emit(self, event: Event) -> None:
         """Tell the user of an event."""
         self._events.append(event)
@@ -248,12 +285,15 @@ class Session(Endpoint):
     def alert(self, now: int, reason: str) -> None:
         """The peer contradicts itself or the protocol in a way that only an intruder explains (E-53)."""
         self.untrusted = True
+        self.record(ChangeType.INTEGRITY, reason)
         self.emit(PeerUntrusted(reason))
 
     def close_with(self, now: int, cause: EndCause, code: int | None) -> None:
         """Tell the peer with a CLOSE, then end."""
         if self.end is not None:
             return
+        if cause != "local" and code is not None:
+            self.core.record_error(code, f"{self.peer} {cause}", now)
         if self.next_seq < self._seq_limit:
             self._queue(self.protect(Type.CLOSE, now, b"" if code is None else bytes([code])), now)
         self.finish(now, cause, code)
@@ -262,6 +302,7 @@ class Session(Endpoint):
         """End without a word to the peer."""
         self.end = SessionEnded(cause, code)
         self.state = State.CLOSING
+        self.record(ChangeType.DISCONNECT, cause if code is None else f"{cause}, {code_name(code)}")
         for part in self.parts:
             part.end(now)
         self.keys.erase()
@@ -282,6 +323,7 @@ class Session(Endpoint):
     def suspend(self, now: int) -> None:
         """Reading stopped because the receive queue is full: hold the receive-driven timers (DATA-04)."""
         self.counters.count(DropReason.OVERLOAD)
+        self._discarded(DropReason.OVERLOAD, now)
         self._suspended_at = now
 
     def resume(self, now: int) -> None:
@@ -320,6 +362,10 @@ class Session(Endpoint):
         if header.flags & _REQUIRE_ACK and header.type not in _ANSWERED_OTHERWISE and self.end is None:
             self.owe_ack(now)
         return outcome
+
+    def _discarded(self, reason: DropReason, now: int) -> None:
+        if self.end is None:  # otherwise it has been said why it ended
+            self.core.record_discard(reason, self.peer, now)
 
     def _legible(self, header: Header) -> DropReason | None:
         """What tells against a packet before its hmac is looked at."""
@@ -371,6 +417,8 @@ class Session(Endpoint):
 
     def _acknowledged(self, header: Header, plaintext: bytes, now: int) -> Outcome:
         self.heartbeats.acknowledged(header, now)
+        self.configuring.acknowledged(header, now)
+        self.replication.acknowledged(header, now)
         return Verdict.ACCEPTED
 
     def _discover(self, header: Header, plaintext: bytes, now: int) -> Outcome:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from poolref_sim import (
     PEER,
     SERVER,
     START,
+    WALL,
     Pair,
     World,
     data,
@@ -26,12 +28,13 @@ from test_poolref_handshake import Steps, challenged, forged_ack, rebuilt, with_
 
 import poolref
 from poolref import wire
+from poolref.config import ConfigPayload, Parameters, Reference
 from poolref.constants import FIRST_UNKNOWN_TYPE, JOURNAL_RING, SECOND, Flag, State, Type
 from poolref.counters import COUNTER_NAMES, Counters, DropReason, Outcome, Verdict
 from poolref.discovery import Announce, Announcer
 from poolref.events import PuzzlePosed
 from poolref.handshake import ServerHandshake
-from poolref.journal import ChangeType
+from poolref.journal import ChangeType, Sync
 from poolref.session import Session
 from poolref.settings import Settings
 from poolref.states import TABLE, Action, Transition, lookup
@@ -47,7 +50,7 @@ ACCEPTED = {
     State.REKEYING: _EVERYTHING,
     State.CLOSING: "CLOSE ACK",
 }
-NOT_BUILT = "REKEY CONFIG ROLLBACK JOURNAL INTEGRITY"
+NOT_BUILT = "REKEY INTEGRITY"
 PRODUCT = [(state, type) for state in ALL_STATES for type in range(16)]
 
 
@@ -72,8 +75,17 @@ def test_lookup(state: State, type: int) -> None:
 
 
 def plaintext_of(type: int) -> bytes:
-    sizes: dict[int, int] = {Type.HEARTBEAT: 44, Type.ACK: 0, Type.CLOSE: 0, Type.DISCOVER: 2}
+    if type == Type.CONFIG:
+        return first_config().pack()
+    sizes: dict[int, int] = {Type.HEARTBEAT: 44, Type.DISCOVER: 2}
+    sizes |= dict.fromkeys((Type.ACK, Type.CLOSE, Type.ROLLBACK, Type.JOURNAL), 0)
     return bytes(sizes[type]) if type in sizes else b"x"
+
+
+def first_config(**changes: int) -> ConfigPayload:
+    """A CONFIG that a node as it starts accepts, but for ``changes``."""
+    params = Parameters.of(Settings())
+    return replace(ConfigPayload.proposing(params, Reference(0, bytes(32)), 1, SECOND, WALL), **changes)
 
 
 def in_session(sender: Session, type: int) -> bytes:
@@ -83,14 +95,19 @@ def in_session(sender: Session, type: int) -> bytes:
         sender.next_seq += 1
         header = Header(type, int(Flag.ENCRYPTED), seq, 0, sender.session_id)
         return sender.keys.sign(header, bytes(64) + sender.keys.seal(seq, bytes(32)))
-    flags = int(Flag.TELEMETRY) if type == Type.DISCOVER else 0
-    return sender.protect(type, START, plaintext_of(type), flags=flags)
+    flags: dict[int, int] = {
+        Type.DISCOVER: int(Flag.TELEMETRY),
+        Type.JOURNAL: int(Flag.JOURNAL_SYNC | Flag.REQUIRE_ACK),
+    }
+    return sender.protect(type, START, plaintext_of(type), flags=flags.get(type, 0))
 
 
 @pytest.mark.parametrize("type", range(16))
 @pytest.mark.parametrize("state", [State.ESTABLISHED, State.REKEYING, State.CLOSING])
 def test_behaviour_with_keys(state: State, type: int) -> None:
     pair = easy_pair()
+    if type == Type.ROLLBACK:
+        deliver(pair, in_session(pair.c, Type.CONFIG))
     pair.s.state = state
     outcome = deliver(pair, in_session(pair.c, type))
     name = "unknown" if type >= FIRST_UNKNOWN_TYPE else Type(type).name
@@ -172,9 +189,6 @@ def test_behaviour_of_the_client(state: State, type: int) -> None:
 NOT_YET = {
     DropReason.SPOOFED: "raw transport",
     DropReason.DUPLICATE: "raw transport",
-    DropReason.CONFIG_REJECT: "configuration",
-    DropReason.NOT_PERMITTED: "configuration",
-    DropReason.JOURNAL_BROKEN: "journal's replication",
 }
 
 
@@ -263,6 +277,22 @@ def no_randomness() -> Counters:
     return world.counters
 
 
+def journal_broken() -> Counters:
+    def asked_and_answered_with_another_start(pair: Pair) -> bytes:
+        pair.s.replication.request(START)
+        sync = Sync(0, b"\x01" * 32, ())
+        return pair.c.protect(Type.JOURNAL, START, sync.pack(), flags=int(Flag.JOURNAL_SYNC))
+
+    return in_pair(asked_and_answered_with_another_start)
+
+
+def not_permitted() -> Counters:
+    settings = replace(EASY, remote_admin=False)
+    pair = World(server_settings=settings).pair()
+    deliver(pair, in_session(pair.c, Type.JOURNAL))
+    return pair.s.counters
+
+
 def journal_full() -> Counters:
     core = World().server_core
     for index in range(JOURNAL_RING + 1):
@@ -306,6 +336,11 @@ REACHED: dict[DropReason, Callable[[], Counters]] = {
     ),
     DropReason.TOO_DIFFICULT: lambda: at_client(lambda steps: with_challenge(steps, difficulty=25)),
     DropReason.JOURNAL_FULL: journal_full,
+    DropReason.JOURNAL_BROKEN: journal_broken,
+    DropReason.CONFIG_REJECT: lambda: in_pair(
+        lambda pair: pair.c.protect(Type.CONFIG, START, first_config(version=0).pack())
+    ),
+    DropReason.NOT_PERMITTED: not_permitted,
     DropReason.UNSOLICITED: lambda: in_pair(lambda pair: pair.c.protect(Type.DISCOVER, START, b"\5\x78")),
     DropReason.ANNOUNCE_LIMITED: lambda: announced(0, times=2),
     DropReason.PEERS_FULL: lambda: announced(256, times=1),
