@@ -170,6 +170,8 @@ class Announcer:
         self._open_since = None
         self.wants_socket = False
         self._retry_due = now + self._pause
+        if self.port is not None:
+            self._announce_due = now  # as soon as there is a socket: the last one may not have left
         core.counters.count("multicast_failures")
         core.journal.error(
             _NO_CODE, f"discovery: {why}; again in {self._pause // c.SECOND} s", now, core.wall_clock(),
