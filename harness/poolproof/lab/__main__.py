@@ -50,7 +50,7 @@ def smoke(config: LabConfig) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m poolproof.lab", description=__doc__)
-    parser.add_argument("--cpu", default=None, help="QEMU CPU model, default max,-erms,-fsrm")
+    parser.add_argument("--cpu", default=None, help="QEMU CPU model, default max,-erms,-fsrm,-cx16")
     parser.add_argument("--kernel", default=None, help="kernel of the matrix")
     parser.add_argument("--run-dir", type=Path, default=None, help="where consoles are kept")
     options = parser.parse_args()
