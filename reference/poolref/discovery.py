@@ -10,6 +10,7 @@ from . import constants as c
 from .address import acceptable
 from .core import NodeCore, Peer
 from .counters import DropReason, Outcome, Verdict
+from .crypto import draw
 from .errors import DecodeError
 from .part import NEVER
 from .peers import NO_KEY, Source
@@ -82,7 +83,7 @@ class Announcer:
         RandomnessError.
         """
         if core.peers.own_key == NO_KEY:
-            core.peers.own_key = core.rng(c.KEY_SIZE)
+            core.peers.own_key = draw(core.rng, c.KEY_SIZE)
         self.port: int | None = None
         self.wants_socket = True
         """Whether a socket is to be opened now."""
