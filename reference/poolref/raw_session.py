@@ -92,6 +92,8 @@ class RawSession(Session):
         if not self.active:
             raise LocalError(errno.ENOTCONN, "the session is being closed")
         super().send(data, now, channel)
+        if not self.active:
+            raise LocalError(errno.ENOTCONN, "the session has no seq left")
 
     def datagrams_to_send(self) -> list[Datagram]:
         """The datagrams that wait to be sent, oldest first; they count as handed over."""

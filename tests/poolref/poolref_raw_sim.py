@@ -9,6 +9,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from poolref_sim import EASY, START, WALL, seeded, solve
+
 from poolref import wire
 from poolref.constants import MILLISECOND, SECOND, Type
 from poolref.core import NodeCore, Peer
@@ -18,7 +20,6 @@ from poolref.raw_handshake import RawClientHandshake
 from poolref.raw_session import Datagram, RawSession
 from poolref.responder import Responder
 from poolref.settings import Settings
-from poolref_sim import EASY, START, WALL, seeded, solve
 
 LATENCY = 10 * MILLISECOND
 
@@ -130,7 +131,7 @@ class RawNode:
 
 
 class Net:
-    """Nodes and the network between them.  ``sent`` has every datagram, ``fate`` decides what becomes of it."""
+    """Nodes and the network between them; ``sent`` has every datagram."""
 
     def __init__(self, seed: int = 1, fate: Fate = sound) -> None:
         self.now = START
