@@ -24,6 +24,8 @@ class PuzzlePosed(Event):
     seed: bytes
     difficulty: int
     deadline: int
+    counter_first: bool = False
+    """The peer's dialect wants the solution to begin with a counter."""
 
 
 @dataclass(frozen=True, slots=True)

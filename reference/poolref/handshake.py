@@ -21,7 +21,7 @@ from .endpoint import Endpoint
 from .errors import DecodeError, HandshakeError, LowOrderKey, PoolTimeout, RandomnessError, peer_error
 from .events import HandshakeFailed, PuzzlePosed
 from .keys import Keys
-from .responder import Responder
+from .responder import Admission, Responder
 from .session import Session
 from .states import lookup
 from .wire import Challenge, Header, Init, Response
@@ -51,6 +51,7 @@ class ClientHandshake(Endpoint):
         self.state = State.INIT_SENT
         self.session: Session | None = None
         self._core = core
+        self._dialect = core.settings.dialect
         self._index = index
         self._peer = peer
         self._in_use = in_use
@@ -61,10 +62,9 @@ class ClientHandshake(Endpoint):
         self._first_seq: int | None = None  # set when RESPONSE is sent
         self._deadline: int | None = now + c.CHALLENGE_TIMEOUT
         self._awaited = "CHALLENGE"
-        timestamp = core.wall_clock() if core.settings.dialect.init_timestamp == "wall" else now
-        self._send(
-            wire.build(Type.INIT, Init(self._public, core.settings.address).pack(), timestamp=timestamp), now
-        )
+        timestamp = core.wall_clock() if self._dialect.init_timestamp == "wall" else now
+        payload = Init(self._public, core.settings.sent_address).pack()
+        self._send(wire.build(Type.INIT, payload, seq=self._dialect.plain_seq, timestamp=timestamp), now)
 
     def solved(self, solution: bytes, now: int) -> None:
         """Send RESPONSE with the puzzle's solution (32 bytes); ignored when the attempt is already over."""
@@ -72,7 +72,7 @@ class ClientHandshake(Endpoint):
         if self.state is not State.CHALLENGED or keys is None or self._first_seq is not None:
             return
         try:
-            seq = int.from_bytes(crypto.draw(self._core.rng, 8), "big") >> (64 - c.INITIAL_SEQ_BITS)
+            seq = self._dialect.initial_seq(Role.CLIENT, crypto.draw(self._core.rng, 8))
         except RandomnessError as error:
             self._fail(error)
             return
@@ -80,7 +80,10 @@ class ClientHandshake(Endpoint):
         self._deadline = now + c.ACK_TIMEOUT
         self._awaited = "ACK"
         proof = crypto.mac(keys.shared, self._session_id)
-        payload = Response(self._public, solution, keys.seal(seq, proof)).pack()
+        if self._dialect.response == "keyed":
+            payload = Response(self._public, solution, keys.seal(seq, proof)).pack()
+        else:
+            payload = keys.seal(seq, solution + proof)
         header = Header(Type.RESPONSE, Flag.ENCRYPTED | Flag.REQUIRE_ACK, seq, 0, self._session_id, now)
         self._send(keys.sign(header, payload), now)
 
@@ -115,7 +118,9 @@ class ClientHandshake(Endpoint):
 
     def _unfit(self, header: Header) -> DropReason | None:
         """What tells against an authentic ACK as the handshake's."""
-        return None if header.ack == self._first_seq else DropReason.BAD_ACK
+        if header.ack == self._first_seq or self._dialect.handshake_ack == "any":
+            return None
+        return DropReason.BAD_ACK
 
     def _too_late(self) -> OSError:
         return PoolTimeout(f"no {self._awaited} in time")
@@ -154,7 +159,7 @@ class ClientHandshake(Endpoint):
             challenge = Challenge.unpack(payload)
         except DecodeError:
             return DropReason.MALFORMED
-        if not wire.plain(header) or not acceptable(challenge.server_addr):
+        if not wire.plain(header, self._dialect.plain_seq) or not acceptable(challenge.server_addr):
             return DropReason.MALFORMED
         if not self._echoed(header):
             return DropReason.SPOOFED
@@ -176,7 +181,7 @@ class ClientHandshake(Endpoint):
             return DropReason.LOW_ORDER_KEY
         if self.conduct is not None:
             shared[:] = self.conduct.agree(self._private, challenge.server_pubkey, shared)
-        self._keys = Keys(shared, dialect=self._core.settings.dialect)
+        self._keys = Keys(shared, dialect=self._dialect)
         shared[:] = bytes(len(shared))
         self._erase_private()
         self._session_id = header.session_id
@@ -185,7 +190,10 @@ class ClientHandshake(Endpoint):
         self.state = State.CHALLENGED
         self._awaited = "solution of the puzzle"
         self._deadline = now + c.SEARCH_LIMIT
-        self._events.append(PuzzlePosed(challenge.puzzle_seed, challenge.difficulty, self._deadline))
+        counter_first = self._dialect.solution == "counter_first"
+        self._events.append(
+            PuzzlePosed(challenge.puzzle_seed, challenge.difficulty, self._deadline, counter_first)
+        )
         return Verdict.ACCEPTED
 
     def _acknowledged(self, header: Header, packet: bytes, now: int) -> Outcome:
@@ -197,7 +205,7 @@ class ClientHandshake(Endpoint):
         if not keys.authentic(packet):
             self._forged()
             return DropReason.AUTH_FAIL
-        low, high = c.SEQ_RANGE[Role.SERVER]
+        low, high = self._dialect.seq_range(Role.SERVER)
         if not low <= header.seq < high:
             return DropReason.REFLECTED
         reason = self._unfit(header)
@@ -263,7 +271,9 @@ class ServerHandshake(Endpoint):
         self.session: Session | None = None
         self.silent = True
         """No INIT was answered yet."""
-        self._responder = responder
+        self._core = core
+        self._responder: Admission = responder.attend()
+        self._response_size = core.settings.dialect.response_size
         self._peer = peer
         self._deadline: int | None = now + c.INIT_TIMEOUT
 
@@ -288,11 +298,11 @@ class ServerHandshake(Endpoint):
             header = wire.parse(packet)
         except DecodeError:
             return DropReason.MALFORMED
-        reason = wire.check(header)
+        reason = wire.check(header, response_size=self._response_size)
         if reason is DropReason.VERSION_MISMATCH and header.type == Type.INIT:
             self._refuse(ErrorCode.VERSION_MISMATCH, packet, now)
         if reason is DropReason.MALFORMED and header.type == Type.RESPONSE:
-            if header.payload_len < c.RESPONSE_SIZE:
+            if header.payload_len < self._response_size:
                 self._refuse(ErrorCode.AUTH_FAIL, packet, now)  # a RESPONSE that fails (E-07)
             return reason
         if reason is not None:
@@ -341,7 +351,7 @@ class ServerHandshake(Endpoint):
         self._queue(ack, now)
 
     def _discarded(self, reason: DropReason, now: int) -> None:
-        self._responder.core.record_discard(reason, self._peer, now)
+        self._core.record_discard(reason, self._peer, now)
 
     def _echo(self, packet: bytes) -> int:
         """The ``ack`` of an unprotected answer."""
@@ -356,4 +366,5 @@ class ServerHandshake(Endpoint):
             return
         self.closing = True
         self._deadline = None
+        self._responder.forget()
         self.counters.count("handshakes_failed")

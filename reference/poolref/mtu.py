@@ -124,8 +124,9 @@ class MtuSearch(Part):
         except DecodeError:
             session.owe_ack(now)
             return DropReason.MALFORMED
+        reply = answer(size) if session.settings.dialect.probe_echo == "size" else plaintext
         # While packets are held or pile up no answer can leave in time; an ACK can.
-        if session.congested or session.holding or session.transmit(Type.DISCOVER, now, answer(size)) is None:
+        if session.congested or session.holding or session.transmit(Type.DISCOVER, now, reply) is None:
             session.owe_ack(now)
         return Verdict.ACCEPTED
 
@@ -133,10 +134,16 @@ class MtuSearch(Part):
 
     def receive_answer(self, header: Header, plaintext: bytes, now: int) -> Outcome:
         """Only the size in flight counts (MTU-03)."""
+        dialect = self.session.settings.dialect
         try:
-            size = parse_answer(plaintext)
+            if dialect.probe_echo == "whole" and len(plaintext) > _PROBE.size:
+                size = parse_probe(plaintext)
+            else:
+                size = parse_answer(plaintext)
         except DecodeError:
             return DropReason.MALFORMED
+        if not dialect.probe_flagged and size != self._in_flight:
+            return Verdict.ACCEPTED  # a probe of the peer's, which nobody answers in this dialect
         if self._search is None or size != self._in_flight:
             return DropReason.UNSOLICITED
         self._in_flight = None

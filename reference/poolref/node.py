@@ -25,6 +25,7 @@ from . import constants as c
 from .connection import TcpConnection
 from .core import NodeCore, Peer
 from .crypto import Rng, self_test
+from .dialect_server import responder_for
 from .errors import LocalError, PoolTimeout, RandomnessError
 from .events import Event, Observer, SessionEstablished
 from .handshake import ServerHandshake
@@ -34,7 +35,6 @@ from .keylog import Keylog
 from .node_attempt import Attempt
 from .node_session import Session, SessionInfo
 from .node_table import EventCallback, NodeParts, SessionTable
-from .responder import Responder
 from .settings import Settings
 
 __all__ = ["EventCallback", "Node", "Session", "SessionInfo", "Settings"]
@@ -230,7 +230,7 @@ class _Listener:
         self.port: int = sock.getsockname()[1]
         self._sock = sock
         self._parts = parts
-        self._responder = Responder(parts.core, parts.clock())
+        self._responder = responder_for(parts.core, parts.clock())
         self._pending: dict[Link, ServerHandshake] = {}  # the oldest first
         self._server: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None

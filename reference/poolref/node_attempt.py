@@ -113,7 +113,8 @@ class Attempt:
     async def _solve(self, link: Link, puzzle: PuzzlePosed) -> None:
         stop = threading.Event()
         try:
-            search = Search(puzzle.seed, puzzle.difficulty, draw(self._parts.core.rng, START_SIZE))
+            start = draw(self._parts.core.rng, START_SIZE)
+            search = Search(puzzle.seed, puzzle.difficulty, start, counter_first=puzzle.counter_first)
         except RandomnessError as error:
             self.fail(error)
             return

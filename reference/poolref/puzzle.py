@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Final
+from typing import Final, Literal
 
 from .wire import Buffer
 
@@ -28,15 +28,17 @@ class Search:
     """A search that can be interrupted: call :meth:`step` until it returns a solution.
 
     ``start`` (24 bytes) makes the searched range one's own; a counter in the last 8 bytes does the rest.
+    ``counter_first``: an 8-byte little-endian counter and 24 zero bytes instead, whatever ``start`` says.
     """
 
-    __slots__ = ("_next", "_prefix", "_start", "_target")
+    __slots__ = ("_end", "_next", "_order", "_prefix", "_start", "_target")
 
-    def __init__(self, seed: bytes, difficulty: int, start: bytes) -> None:
+    def __init__(self, seed: bytes, difficulty: int, start: bytes, *, counter_first: bool = False) -> None:
         if len(start) != START_SIZE:
             raise ValueError(f"start has {len(start)} bytes instead of {START_SIZE}")
-        self._prefix = hashlib.sha256(seed + start)
-        self._start = start
+        self._order: Literal["big", "little"] = "little" if counter_first else "big"
+        self._start, self._end = (b"", bytes(START_SIZE)) if counter_first else (start, b"")
+        self._prefix = hashlib.sha256(seed + self._start)
         self._next = 0
         # The smallest digest that does not solve; compared as bytes, which is what makes a step cheap.
         self._target = ((1 << (_DIGEST_BITS - difficulty)) - 1).to_bytes(_DIGEST_BITS // 8, "big")
@@ -49,9 +51,10 @@ class Search:
     def step(self, hashes: int) -> bytes | None:
         """Try ``hashes`` more candidates; the solution (32 bytes) or None."""
         copy, target, first = self._prefix.copy, self._target, self._next
+        order, end = self._order, self._end
         for counter in range(first, first + hashes):
             candidate = copy()
-            suffix = counter.to_bytes(_COUNTER_SIZE, "big")
+            suffix = counter.to_bytes(_COUNTER_SIZE, order) + end
             candidate.update(suffix)
             if candidate.digest() <= target:
                 self._next = counter + 1

@@ -6,7 +6,7 @@ and a rotating secret, so that an INIT costs the node no memory at all.
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import Final, Protocol
 
 from . import constants as c
 from . import crypto, wire
@@ -27,6 +27,29 @@ _MACED: Final = c.SESSION_ID_SIZE - _MAC_SIZE
 _U32: Final = (1 << 32) - 1
 
 
+class Admission(Protocol):
+    """What answers the clients of one connection."""
+
+    def challenge(
+        self, header: Header, payload: bytes, peer_ip: bytes, now: int, ack: int = 0
+    ) -> bytes | DropReason:
+        """The CHALLENGE packet for an INIT, with that ``ack`` (HS-14), or why there is none."""
+
+    def admit(
+        self,
+        header: Header,
+        packet: bytes,
+        peer: Peer,
+        now: int,
+        counters: Counters,
+        session_type: type[Session] = Session,
+    ) -> tuple[Session, bytes] | DropReason:
+        """The new session and its handshake ACK for a RESPONSE, or why there is none."""
+
+    def forget(self) -> None:
+        """The connection is over: erase what is kept about it (HS-13)."""
+
+
 class Responder:
     """One for each listening node.
 
@@ -45,6 +68,13 @@ class Responder:
         self._issued: deque[int] = deque(maxlen=steps * c.LOAD_STEP)
         self._used: dict[bytes, int] = {}
 
+    def attend(self) -> Admission:
+        """What serves one more connection: the responder itself, which keeps nothing about it (HS-01)."""
+        return self
+
+    def forget(self) -> None:
+        """Nothing is kept about a connection."""
+
     # -- INIT ------------------------------------------------------------------------------------------
 
     def difficulty(self, now: int) -> int:
@@ -58,30 +88,15 @@ class Responder:
         self, header: Header, payload: bytes, peer_ip: bytes, now: int, ack: int = 0
     ) -> bytes | DropReason:
         """The CHALLENGE packet for an INIT, with that ``ack`` (HS-14), or why there is none."""
-        try:
-            init = Init.unpack(payload)
-        except DecodeError:
-            return DropReason.MALFORMED
-        if (
-            not wire.plain(header)
-            or header.session_id != wire.ZERO_SESSION_ID
-            or not acceptable(init.client_addr)
-        ):
-            return DropReason.MALFORMED
-        if (
-            self.core.settings.dialect.init_timestamp == "wall"
-            and abs(header.timestamp - self.core.wall_clock()) > c.INIT_CLOCK_TOLERANCE
-        ):
-            return DropReason.STALE_INIT
-        if self.core.slots.free == 0:
-            return DropReason.NO_SLOT
+        init = self.welcome(header, payload)
+        if isinstance(init, DropReason):
+            return init
         try:
             self._rotate(now)
             random = crypto.draw(self.core.rng, _RANDOM_SIZE)
         except RandomnessError:
             return DropReason.NO_RANDOMNESS
-        difficulty = self.difficulty(now)
-        self._issued.append(now)
+        difficulty = self.issue(now)
         start = (now // c.SECOND & _U32).to_bytes(4, "big") + bytes([difficulty]) + random
         session_id = start + _id_mac(self._secret, start, peer_ip, init.client_pubkey)
         private = _ephemeral(self._secret, session_id)
@@ -89,10 +104,48 @@ class Responder:
             crypto.public_key(private),
             _puzzle_seed(self._secret, session_id, peer_ip, init.client_pubkey),
             difficulty,
-            self.core.settings.address,
+            self.core.settings.sent_address,
         )
         private[:] = bytes(len(private))
-        return wire.build(Type.CHALLENGE, challenge.pack(), session_id=session_id, timestamp=now, ack=ack)
+        return wire.build(
+            Type.CHALLENGE,
+            challenge.pack(),
+            session_id=session_id,
+            seq=self.core.settings.dialect.plain_seq,
+            timestamp=now,
+            ack=ack,
+        )
+
+    def welcome(self, header: Header, payload: bytes) -> Init | DropReason:
+        """An INIT that deserves a CHALLENGE, or why it does not."""
+        try:
+            init = Init.unpack(payload)
+        except DecodeError:
+            return DropReason.MALFORMED
+        dialect = self.core.settings.dialect
+        if (
+            not wire.plain(header, dialect.plain_seq)
+            or header.session_id != wire.ZERO_SESSION_ID
+            or not acceptable(init.client_addr)
+        ):
+            return DropReason.MALFORMED
+        if (
+            dialect.init_timestamp == "wall"
+            and abs(header.timestamp - self.core.wall_clock()) > c.INIT_CLOCK_TOLERANCE
+        ):
+            return DropReason.STALE_INIT
+        return init if self.core.slots.free else DropReason.NO_SLOT
+
+    def issue(self, now: int) -> int:
+        """The difficulty of one more challenge, which counts as unverified from now on (HS-04)."""
+        difficulty = self.difficulty(now)
+        self._issued.append(now)
+        return difficulty
+
+    def verified(self, issued_s: int, now: int) -> None:
+        """A challenge issued at that second is no longer an unverified one (E-73)."""
+        if now // c.SECOND - issued_s <= c.LOAD_PERIOD // c.SECOND and self._issued:
+            self._issued.popleft()
 
     # -- RESPONSE --------------------------------------------------------------------------------------
 
@@ -140,8 +193,8 @@ class Responder:
         answer = self._verified(header, packet, response, keys, now, peer, counters, session_type)
         if isinstance(answer, DropReason):
             keys.erase()
-        elif now // c.SECOND - issued <= c.LOAD_PERIOD // c.SECOND and self._issued:
-            self._issued.popleft()  # this challenge is no longer an unverified one
+        else:
+            self.verified(issued, now)
         return answer
 
     def _verified(
@@ -157,7 +210,7 @@ class Responder:
     ) -> tuple[Session, bytes] | DropReason:
         if not keys.authentic(packet):
             return DropReason.AUTH_FAIL
-        low, high = c.SEQ_RANGE[Role.CLIENT]
+        low, high = self.core.settings.dialect.seq_range(Role.CLIENT)
         if not low <= header.seq < high:
             return DropReason.REFLECTED
         proof = keys.open(header.seq, response.sealed_proof)
@@ -165,15 +218,27 @@ class Responder:
             return DropReason.DECRYPT_FAIL
         if not crypto.constant_time_equal(proof, crypto.mac(keys.shared, header.session_id)):
             return DropReason.BAD_PROOF
+        return self.establish(header, keys, now, peer, counters, session_type)
+
+    def establish(
+        self,
+        header: Header,
+        keys: Keys,
+        now: int,
+        peer: Peer,
+        counters: Counters,
+        session_type: type[Session],
+    ) -> tuple[Session, bytes] | DropReason:
+        """The session of a RESPONSE that holds, and its handshake ACK, or why there is no room for it."""
+        dialect = self.core.settings.dialect
         try:
-            random = int.from_bytes(crypto.draw(self.core.rng, 8), "big") >> (64 - c.INITIAL_SEQ_BITS)
+            first_seq = dialect.initial_seq(Role.SERVER, crypto.draw(self.core.rng, 8))
         except RandomnessError:
             return DropReason.NO_RANDOMNESS
         index = self.core.slots.take()
         if index is None:
             return DropReason.NO_SLOT
         self._used[header.session_id] = now + c.RESPONSE_MEMORY
-        first_seq = c.SEQ_RANGE[Role.SERVER][0] + random
         session = session_type(
             core=self.core,
             counters=counters,

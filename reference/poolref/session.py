@@ -50,7 +50,7 @@ _REQUIRE_ACK: Final = int(Flag.REQUIRE_ACK)
 _U32: Final = (1 << 32) - 1
 _TELEMETRY: Final = int(Flag.TELEMETRY)
 # An ACK never is, a heartbeat at once, a probe by its answer, CONFIG and ROLLBACK by an ACK of their own.
-_ANSWERED_OTHERWISE: Final = (
+_ANSWERED_OTHERWISE: Final[tuple[int, ...]] = (
     _ACK,
     int(Type.HEARTBEAT),
     int(Type.DISCOVER),
@@ -108,8 +108,13 @@ class Session(Endpoint):
         self.first_seq = first_seq
         self.next_seq = first_seq + 1
         peer_role = Role.SERVER if role is Role.CLIENT else Role.CLIENT
-        self._peer_low, self._peer_high = c.SEQ_RANGE[peer_role]
-        self._seq_limit = c.SEQ_RANGE[role][1]
+        dialect = core.settings.dialect
+        self._peer_low, self._peer_high = dialect.seq_range(peer_role)
+        self._seq_limit = dialect.seq_range(role)[1]
+        self._refuses_own = dialect.seq_ranges == "own"
+        self._unacknowledged = _ANSWERED_OTHERWISE
+        if dialect.acked is not None:
+            self._unacknowledged += tuple(type for type in Type if type not in dialect.acked)
         self._next_msg_id = 0
         self._held: deque[tuple[Type, bytes, int, int]] = deque()
         self._ack_pending = 0
@@ -349,6 +354,8 @@ class Session(Endpoint):
         seq = header.seq
         if not self._peer_low <= seq < self._peer_high:
             return DropReason.REFLECTED
+        if self._refuses_own and self.first_seq <= seq < self.next_seq:
+            return DropReason.REFLECTED
         if not self.window.fresh(seq):
             return DropReason.REPLAY
         if self.inbox.full and header.type == _DATA:
@@ -359,7 +366,7 @@ class Session(Endpoint):
         self.window.commit(seq)
         self._verified(header, keys, now)
         outcome = self._act(header, plaintext, now)
-        if header.flags & _REQUIRE_ACK and header.type not in _ANSWERED_OTHERWISE and self.end is None:
+        if header.flags & _REQUIRE_ACK and header.type not in self._unacknowledged and self.end is None:
             self.owe_ack(now)
         return outcome
 

@@ -56,6 +56,11 @@ class Settings:
         if not acceptable(self.address):
             raise LocalError(errno.EINVAL, "the node's address has a wrong checksum")
 
+    @property
+    def sent_address(self) -> bytes:
+        """What INIT or CHALLENGE carries as this node's address."""
+        return self.address if self.dialect.addressed else ZERO_ADDRESS
+
     def conduct(self, role: Role, *, established: bool) -> Conduct | None:
         """How one connection misbehaves, in its handshake or afterwards; None: not at all."""
         return None if self.misbehaviour is None else self.misbehaviour.conduct(role, established)

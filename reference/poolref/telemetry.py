@@ -74,8 +74,11 @@ class Heartbeats(Part):
     def receive(self, header: Header, plaintext: bytes, now: int) -> Outcome:
         # Answered whatever it holds: the ACK says that it arrived (HB-01, E-36).
         self.session.owe_ack(now, at_once=True)
+        dialect = self.session.settings.dialect
+        if len(plaintext) == c.TELEMETRY_SIZE + dialect.telemetry_digest:
+            plaintext = plaintext[: c.TELEMETRY_SIZE]
         try:
-            self.peer_report = Telemetry.unpack(plaintext, self.session.settings.dialect.telemetry_order)
+            self.peer_report = Telemetry.unpack(plaintext, dialect.telemetry_order)
         except DecodeError:
             return DropReason.MALFORMED
         return Verdict.ACCEPTED

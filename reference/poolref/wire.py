@@ -189,7 +189,9 @@ _ACK: Final = int(Type.ACK)
 _RESPONSE_TYPE: Final = int(Type.RESPONSE)
 
 
-def check(header: Header, version: int = c.VERSION) -> DropReason | None:
+def check(
+    header: Header, version: int = c.VERSION, response_size: int = c.RESPONSE_SIZE
+) -> DropReason | None:
     """What the header alone tells against a packet, whatever the state: WIRE-02, WIRE-03, WIRE-08, D-01."""
     if header.version != version:
         return DropReason.VERSION_MISMATCH
@@ -204,17 +206,17 @@ def check(header: Header, version: int = c.VERSION) -> DropReason | None:
     if (
         header.channel
         or (type == _ACK and header.payload_len)
-        or (type == _RESPONSE_TYPE and header.payload_len < c.RESPONSE_SIZE)
+        or (type == _RESPONSE_TYPE and header.payload_len < response_size)
     ):
         return DropReason.MALFORMED
     return None
 
 
-def plain(header: Header) -> bool:
-    """Whether a header fits a packet sent before keys exist: no flags, no seq, no hmac (SEQ-03, section
+def plain(header: Header, seq: int = 0) -> bool:
+    """Whether a header fits a packet sent before keys exist: no flags, this seq, no hmac (SEQ-03, section
     1).
     """
-    return not header.flags and not header.seq and header.hmac == ZERO_HMAC
+    return not header.flags and header.seq == seq and header.hmac == ZERO_HMAC
 
 
 def advisory_close(code: int, timestamp: int, ack: int = 0) -> bytes:

@@ -11,11 +11,11 @@ from poolref.constants import SECOND, Flag, State, Type
 from poolref.core import NodeCore, Peer
 from poolref.counters import Outcome
 from poolref.dialect import Dialect
+from poolref.dialect_server import responder_for
 from poolref.events import Event, HandshakeFailed, Observer, PuzzlePosed
 from poolref.handshake import ClientHandshake, ServerHandshake
 from poolref.keylog import Keylog
 from poolref.puzzle import Search
-from poolref.responder import Responder
 from poolref.session import Session
 from poolref.settings import Settings
 from poolref.wire import HMAC_OFFSET, packet_size
@@ -40,7 +40,7 @@ def easy_pair() -> Pair:
 
 
 def solve(puzzle: PuzzlePosed) -> bytes:
-    search = Search(puzzle.seed, puzzle.difficulty, bytes(24))
+    search = Search(puzzle.seed, puzzle.difficulty, bytes(24), counter_first=puzzle.counter_first)
     while (solution := search.step(1 << 14)) is None:
         pass
     return solution
@@ -71,7 +71,7 @@ class World:
         self.counters = self.server_core.counters
         self.client_counters = self.client_core.counters
         self.slots = self.server_core.slots
-        self.responder = Responder(self.server_core, self.now)
+        self.responder = responder_for(self.server_core, self.now)
 
     @property
     def wall(self) -> int:
