@@ -14,12 +14,13 @@ from poolref.errors import DecodeError
 
 EXAMPLES = """\
 POOL layers are loaded.  Try:
-  c = pool_connect("127.0.0.1")            a session with a node on port 9253
+  c = pool_connect("127.0.0.1")            a session with a node on port 9253, kept alive in the background
+  c = pool_connect("192.0.2.7", transport="raw", automatic=False)     raw IP; nothing is sent by itself
   c.sr1(PoolHeartbeat()).show()            send a packet, wait for its answer
   c.send(b"hello", channel=0)              DATA; any header field may be given: seq=, flags=, hmac=...
   c.send(c.make(b"x", hmac=bytes(32)))     a packet with a wrong hmac
   c.recv()                                 the next packet, decrypted;  c.close()
-  keyring.load("keys.log")                 decrypt by key log from now on
+  keyring.load("keys.log")                 decrypt by key log, or by the keys in a pcapng file, from now on
   sniff(offline="x.pcap", session=PoolSession).show()     whole packets, whole messages
   Pool(bytes.fromhex("..."), keys=...).auth               OK, BAD or NO_KEY
   bind_port(4711)                          another TCP port than 9253

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
 import socket
@@ -60,6 +61,7 @@ class PoolHandshake(Automaton):
         **kargs: Any,
     ) -> None:
         super().parse_args(**kargs)
+        self.timeout = copy.deepcopy(self.timeout)  # scapy's timers belong to the class
         self.connected = sock
         self.reliable = sock.type != socket.SOCK_STREAM
         self.rng = rng

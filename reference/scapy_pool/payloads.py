@@ -37,7 +37,7 @@ from scapy.fields import (
 from scapy.packet import Packet
 
 from poolref.address import ZERO_ADDRESS
-from poolref.constants import ADDRESS_SIZE, HEADER_SIZE, TAG_SIZE, ErrorCode
+from poolref.constants import ADDRESS_SIZE, HEADER_SIZE, MAX_MESSAGE, TAG_SIZE, ErrorCode
 
 _KEY = bytes(32)
 _CRC_OFFSET = ADDRESS_SIZE - 4
@@ -156,16 +156,25 @@ class PoolData(Packet):
     fields_desc = [StrField("data", b"")]
 
 
+_TOTAL_LEN = slice(6, 8)
+
+
 class PoolFragment(Packet):
-    """A fragment of a message (DATA with FRAGMENT, FRAG-01)."""
+    """A fragment of a message (DATA with FRAGMENT, FRAG-01).  ``total_len`` None: this is its end."""
 
     name = "POOL fragment"
     fields_desc = [
         IntField("msg_id", 0),
         ShortField("offset", 0),
-        ShortField("total_len", 0),
+        ShortField("total_len", None),
         StrField("data", b""),
     ]
+
+    def post_build(self, pkt: bytes, pay: bytes) -> bytes:
+        if self.total_len is None:
+            total = min(self.offset + len(self.data), MAX_MESSAGE)
+            pkt = pkt[: _TOTAL_LEN.start] + total.to_bytes(2, "big") + pkt[_TOTAL_LEN.stop :]
+        return pkt + pay
 
 
 class PoolAck(Packet):

@@ -14,9 +14,12 @@ from typing import Any
 import pytest
 
 import scapy_pool as sp
-from poolref.constants import ErrorCode, Type
+from poolref import wire
+from poolref.constants import SECOND, ErrorCode, Type
+from poolref.counters import Outcome, Verdict
 from poolref.dialect import Dialect
 from poolref.errors import LocalError, PeerError
+from poolref.events import PacketTrace
 from poolref.node import Node
 from poolref.settings import Settings
 
@@ -93,6 +96,44 @@ def test_messages_from_the_node_are_decrypted() -> None:
             await asyncio.to_thread(connection.close)
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("automatic", [True, False])
+def test_what_keeps_a_session_alive_is_sent_by_itself(
+    monkeypatch: pytest.MonkeyPatch, automatic: bool
+) -> None:
+    monkeypatch.setattr("scapy_pool.upkeep._HEARTBEAT_INTERVAL", SECOND // 100)
+    heard: list[tuple[Type, Outcome | None]] = []
+
+    def observe(trace: PacketTrace) -> None:
+        header = wire.parse(trace.packet)
+        if trace.direction == "received" and header.session_id == connection.session_id:
+            heard.append((Type(header.type), trace.outcome))
+
+    def connect(port: int) -> sp.PoolConnection:
+        return sp.pool_connect("127.0.0.1", port, automatic=automatic)
+
+    async def run() -> None:
+        nonlocal connection
+        async with Node(EASY) as node:
+            port = await node.listen("127.0.0.1", 0)
+            connection = await asyncio.to_thread(connect, port)
+            session = await node.accept(5)
+            session.core.observer = observe
+            await session.send(b"from the node")
+            expected = {Type.HEARTBEAT, Type.ACK}
+            if not automatic:
+                connection.send(b"by hand")
+                expected = {Type.DATA}
+            while not expected <= {kind for kind, _ in heard}:
+                await asyncio.sleep(0.005)
+            await asyncio.to_thread(connection.close)
+            assert {outcome for _, outcome in heard} <= {Verdict.ACCEPTED, Verdict.CLOSED}
+            allowed = {Type.DISCOVER} if automatic else set()
+            assert {kind for kind, _ in heard} <= {*expected, *allowed, Type.CLOSE}
+
+    connection: sp.PoolConnection = None  # type: ignore[assignment]
+    asyncio.run(asyncio.wait_for(run(), 20))
 
 
 def test_what_comes_before_an_answer_is_kept() -> None:

@@ -268,6 +268,13 @@ def test_lists_come_back_element_by_element() -> None:
     assert raw(sp.PoolPeers(count=0, peers=[sp.PoolPeer()]))[:2] == bytes(2)
 
 
+def test_the_length_of_a_message_follows_from_its_last_fragment() -> None:
+    assert raw(sp.PoolFragment(offset=4, data=b"efg"))[6:8] == b"\0\7"
+    assert raw(sp.PoolFragment(offset=4, total_len=0, data=b"efg"))[6:8] == bytes(2)
+    assert raw(sp.PoolFragment(offset=65535, data=b"efg"))[6:8] == b"\xff\xff"
+    assert sp.PoolFragment(raw(sp.PoolFragment(data=b"efg"))).total_len == 3
+
+
 def test_a_probe_fills_its_packet_to_the_size_it_names() -> None:
     assert len(raw(crafted(sp.PoolProbe(probe_size=700), Keys(b"s" * 32)))) == 700
 

@@ -87,6 +87,15 @@ def test_a_stream_cut_anywhere_is_framed_again(seed: int, network: Any, tmp_path
     ]
 
 
+def test_segments_of_several_packets_and_a_part_of_the_next() -> None:
+    session = capture()
+    for seed in range(5):
+        found = stacked(
+            sniff(offline=segments(session, sizes(seed, 200, 500)), session=TCPSession, quiet=True)
+        )
+        assert [raw(packet)[:80] for packet in found] == [packet[:80] for packet in session.packets]
+
+
 def test_several_packets_in_one_segment_keep_their_bytes() -> None:
     session = capture()
     cut = segments(session, sizes(0, 9999, 9999))
