@@ -6,6 +6,7 @@ the peer says later (JRN-03).
 from __future__ import annotations
 
 import errno
+import re
 from typing import TYPE_CHECKING, Final
 
 from . import constants as c
@@ -28,7 +29,7 @@ _BURST: Final = 16
 """Packets sent in a row before the transport is asked whether it takes more."""
 _RETRY: Final = 20 * c.MILLISECOND
 """When to ask again once it did not."""
-_HASH_DIGITS: Final = 64
+_HASH: Final = re.compile(b"[0-9a-f]{64}")
 _SYNC_HEADER: Final = struct_of("journal_sync").size
 
 
@@ -161,11 +162,10 @@ class Replication(Part):
         """E-46: what the peer's configuration is, by its latest CONFIG entry."""
         for entry in reversed(entries):
             if entry.change_type == ChangeType.CONFIG:
-                try:
-                    config_hash = bytes.fromhex(entry.text[:_HASH_DIGITS])
-                except ValueError:
-                    return
-                self.session.configuring.learn(Reference(entry.config_after, config_hash))
+                digits = _HASH.match(entry.detail)
+                if digits is not None:
+                    config_hash = bytes.fromhex(digits[0].decode())
+                    self.session.configuring.learn(Reference(entry.config_after, config_hash))
                 return
 
     # -- this node's journal ---------------------------------------------------------------------------
