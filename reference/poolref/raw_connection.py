@@ -118,7 +118,7 @@ class Demultiplexer:
         try:
             header = wire.parse(packet)
         except DecodeError:
-            self._discard(packet, DropReason.MALFORMED, now)
+            self._discard(source, packet, DropReason.MALFORMED, now)
             return None
         connection = self._keyed.get((source, header.session_id)) or self._attempt(source, header)
         if connection is not None:
@@ -133,7 +133,7 @@ class Demultiplexer:
         reason = wire.check(header)
         if reason is None:
             reason = DropReason.SPOOFED if known else self._stray(header)
-        self._discard(packet, reason, now)
+        self._discard(source, packet, reason, now)
         return None
 
     def _attempt(self, source: bytes, header: Header) -> RawConnection | None:
@@ -175,8 +175,9 @@ class Demultiplexer:
             return DropReason.SPOOFED
         return DropReason.UNKNOWN_SESSION
 
-    def _discard(self, packet: bytes, reason: DropReason, now: int) -> None:
+    def _discard(self, source: bytes, packet: bytes, reason: DropReason, now: int) -> None:
         self._core.counters.count(reason)
+        self._core.record_discard(reason, Peer(source), now)
         if self._core.observer is not None:
             self._core.observer(PacketTrace(now, "received", packet, reason))
 

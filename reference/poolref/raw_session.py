@@ -113,6 +113,10 @@ class RawSession(Session):
         return self.in_flight.full or super().holding
 
     @property
+    def flowing(self) -> bool:
+        return super().flowing and self.state is not State.CLOSING
+
+    @property
     def ack(self) -> int:
         # What is answered by an ACK of its own is acknowledged by nothing else before (E-44).
         for _, ack in self._held_answers:
@@ -290,6 +294,7 @@ class RawSession(Session):
                 outcome = result
             elif isinstance(result, DropReason):
                 self.counters.count(result)
+                self._discarded(result, now)
         if self.end is None and self._acks_sent == acks_sent and not _answers_itself(header, acted):
             self.owe_ack(now, at_once=header.type == _HEARTBEAT)
         return outcome
@@ -332,6 +337,8 @@ class RawSession(Session):
         if self.end is not None or self.state is State.CLOSING:
             return
         if cause != "local":
+            if code is not None:
+                self.core.record_error(code, f"{self.peer} {cause}", now)
             self._send_close(now, cause, code)
         elif self._parting is None:
             self._parting = cause, code
