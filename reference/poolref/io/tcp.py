@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 from collections.abc import Callable
 from typing import Final, Protocol, cast
@@ -264,7 +265,8 @@ async def connected_socket(host: str, port: int) -> socket.socket:
             return sock
         except OSError as error:
             sock.close()
-            failure = error
+            # The system's words instead of asyncio's.
+            failure = OSError(error.errno, os.strerror(error.errno)) if error.errno else error
         except BaseException:
             sock.close()
             raise

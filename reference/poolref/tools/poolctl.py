@@ -218,15 +218,18 @@ def run(node: Backend, args: argparse.Namespace) -> tuple[Any, str | bytes]:
     raise UsageError(f"unknown command {args.command!r}")
 
 
-def open_backend(args: argparse.Namespace) -> PoolDevice | ControlClient:
-    if args.backend == "reference":
-        return ControlClient(args.socket)
+def open_device(path: str) -> PoolDevice:
+    """The module behind a device file; an OSError that says what to do about it."""
     try:
-        return PoolDevice(args.device)
+        return PoolDevice(path)
     except OSError as exc:
         hint = {errno.ENOENT: "is the module loaded? (modprobe pool)", errno.EACCES: "only root may open it"}
         note = hint.get(exc.errno or 0, "")
-        raise OSError(exc.errno, f"{args.device}: {exc.strerror}" + (f"; {note}" if note else "")) from exc
+        raise OSError(exc.errno, f"{path}: {exc.strerror}" + (f"; {note}" if note else "")) from exc
+
+
+def open_backend(args: argparse.Namespace) -> PoolDevice | ControlClient:
+    return ControlClient(args.socket) if args.backend == "reference" else open_device(args.device)
 
 
 def explain(exc: OSError) -> str:
