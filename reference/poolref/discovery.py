@@ -13,7 +13,7 @@ from .counters import DropReason, Outcome, Verdict
 from .crypto import draw
 from .errors import DecodeError
 from .part import NEVER
-from .peers import NO_KEY, Source
+from .peers import NO_KEY, Source, plausible
 from .wire import Buffer, offset_of, sized, struct_of
 
 _ANNOUNCE: Final = struct_of("announce")
@@ -43,11 +43,9 @@ class Announce:
 
     @classmethod
     def unpack(cls, datagram: Buffer) -> Announce:
-        """DecodeError unless it has 76 bytes, a port, and no address or one whose checksum holds (E-56)."""
+        """DecodeError unless it has 76 bytes, and no address or one whose checksum holds (E-56)."""
         sized(datagram, _ANNOUNCE.size, "announce")
         announce = cls(*_ANNOUNCE.unpack(datagram))
-        if not announce.port:
-            raise DecodeError(offset_of("announce", "listen_port"), "listen_port", "zero")
         if not acceptable(announce.address):
             raise DecodeError(offset_of("announce", "address"), "address", "wrong checksum")
         return announce
@@ -115,13 +113,15 @@ class Announcer:
             announce = Announce.unpack(datagram)
         except DecodeError:
             return DropReason.MALFORMED
+        peer = Peer(source_ip, announce.port)
+        if not plausible(peer):
+            return DropReason.MALFORMED
         if announce.version != c.VERSION:
             return DropReason.VERSION_MISMATCH
         if announce.pubkey == self._core.peers.own_key:
             return Verdict.ACCEPTED
         if not self._limit.admits(source_ip, now):
             return DropReason.ANNOUNCE_LIMITED
-        peer = Peer(source_ip, announce.port)
         if not self._core.peers.see(peer, announce.pubkey, Source.ANNOUNCE, now):
             return DropReason.PEERS_FULL
         return Verdict.ACCEPTED

@@ -12,7 +12,7 @@ from .core import Peer
 from .counters import DropReason, Outcome, Verdict
 from .errors import DecodeError
 from .part import Part
-from .peers import NO_KEY, Source
+from .peers import MAPPED, NO_KEY, Source, plausible
 from .wire import Buffer, Header, struct_of
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 _COUNT: Final = struct_of("exchange")
 _ENTRY: Final = struct_of("exchange_entry")
-_MAPPED: Final = bytes(10) + b"\xff\xff"
 _FLAGS: Final = int(Flag.TELEMETRY)
 
 
@@ -33,9 +32,9 @@ class Told:
     pubkey: bytes
 
     @property
-    def credible(self) -> bool:
-        """Whether a peer can be there: not port 0, not an address of nobody or of many (E-80)."""
-        return self.port != 0 and 0 < self.ip[0] < 224
+    def peer(self) -> Peer:
+        """Where it is."""
+        return Peer(MAPPED + self.ip, self.port)
 
 
 def room(mtu: int) -> int:
@@ -87,12 +86,12 @@ class Exchange(Part):
         self._deaf_until = now + c.ANNOUNCE_SPACING
         table = session.core.peers
         for told in peers:
-            if not told.credible:
+            if not plausible(told.peer):
                 session.counters.count(DropReason.MALFORMED)
-            elif told.pubkey == NO_KEY or told.pubkey != table.own_key:
-                peer = Peer(_MAPPED + told.ip, told.port)
-                if not table.see(peer, told.pubkey, Source.EXCHANGE, now):
-                    session.counters.count(DropReason.PEERS_FULL)
+            elif told.pubkey != NO_KEY and told.pubkey == table.own_key:
+                continue
+            elif not table.see(told.peer, told.pubkey, Source.EXCHANGE, now):
+                session.counters.count(DropReason.PEERS_FULL)
         return Verdict.ACCEPTED
 
     def send_now(self, now: int) -> None:
@@ -129,7 +128,7 @@ class Exchange(Part):
             Told(known.peer.ip[-4:], known.peer.port, known.pubkey)
             for known in self.session.core.peers.listed(now)
             if known.source is not Source.EXCHANGE
-            and known.peer.port
-            and known.peer.ip.startswith(_MAPPED)
+            and known.peer.ip.startswith(MAPPED)
+            and plausible(known.peer)
             and known.peer != self.session.peer
         ]

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 NO_KEY: Final = bytes(c.KEY_SIZE)
 """In place of a public key that is not known."""
+MAPPED: Final = bytes(10) + b"\xff\xff"
+"""What an IPv4 address has before it to make 16 bytes."""
+_MULTICAST: Final = 224
+"""First byte of the first IPv4 address that is no host's."""
 
 
 class Source(IntEnum):
@@ -35,6 +39,12 @@ class KnownPeer:
     pubkey: bytes
     source: Source
     last_seen: int
+
+
+def plausible(peer: Peer) -> bool:
+    """Whether somebody can be there: not port 0, nor an IPv4 address of nobody or of many (E-80)."""
+    mapped = peer.ip.startswith(MAPPED)
+    return peer.port != 0 and (not mapped or 0 < peer.ip[len(MAPPED)] < _MULTICAST)
 
 
 class PeerTable:

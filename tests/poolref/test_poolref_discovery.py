@@ -18,6 +18,7 @@ from poolref.core import NodeCore, Peer
 from poolref.counters import DropReason, Verdict
 from poolref.discovery import Announce, Announcer, RateLimit
 from poolref.errors import DecodeError, LocalError, RandomnessError
+from poolref.io.tcp import mapped_ip
 from poolref.journal import ChangeType
 from poolref.peers import NO_KEY, PeerTable, Source
 from poolref.settings import Settings
@@ -232,7 +233,6 @@ def test_wide_figures_saturate() -> None:
         (b"", "announce"),
         (Announce(KEY, bytes(32), 1).pack()[:-1], "announce"),
         (Announce(KEY, bytes(32), 1).pack() + b"\0", "announce"),
-        (Announce(KEY, bytes(32), 0).pack(), "listen_port"),
         (Announce(KEY, bytes(31) + b"\1", 1).pack(), "address"),
     ],
 )
@@ -240,11 +240,32 @@ def test_what_is_no_announce(datagram: bytes, field: str) -> None:
     with pytest.raises(DecodeError) as caught:
         Announce.unpack(datagram)
     assert caught.value.field == field
-    core = World().server_core
-    announcer = Announcer(core, START)
-    assert announcer.receive(datagram, host(1).ip, START) is DropReason.MALFORMED
-    assert core.counters["malformed"] == 1
-    assert len(core.peers) == 0
+    node = Fixture()
+    assert node.announcer.receive(datagram, host(1).ip, START) is DropReason.MALFORMED
+    assert node.core.counters["malformed"] == 1
+    assert len(node.core.peers) == 0
+
+
+@pytest.mark.parametrize(
+    ("address", "port", "taken"),
+    [
+        ("0.0.0.0", 1, False),
+        ("0.0.0.1", 1, False),
+        ("1.0.0.0", 1, True),
+        ("127.0.0.1", 1, True),
+        ("223.255.255.255", 65535, True),
+        ("224.0.0.0", 1, False),
+        ("255.255.255.255", 1, False),
+        ("10.0.0.1", 0, False),
+        ("::1", 1, True),
+    ],
+)
+def test_a_peer_that_cannot_be_is_not_taken(address: str, port: int, taken: bool) -> None:
+    node = Fixture()
+    outcome = node.announcer.receive(Announce(KEY, bytes(32), port).pack(), mapped_ip(address), START)
+    assert outcome is (Verdict.ACCEPTED if taken else DropReason.MALFORMED)
+    assert len(node.core.peers) == taken
+    assert node.core.counters["malformed"] == (not taken)
 
 
 class Fixture:

@@ -8,7 +8,7 @@ import errno
 import fcntl
 import socket
 import struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..constants import ANNOUNCE_GROUP, ANNOUNCE_PERIOD, DEFAULT_PORT, SECOND
 from ..core import NodeCore
@@ -24,9 +24,22 @@ _BATCH: Final = 64
 # linux/in.h, linux/sockios.h, linux/if.h
 _IP_MULTICAST_ALL: Final = 49
 _SIOCGIFFLAGS: Final = 0x8913
+_SIOCGIFADDR: Final = 0x8915
 _IFF_UP: Final = 0x1
 _IFF_LOOPBACK: Final = 0x8
 _IFF_MULTICAST: Final = 0x1000
+
+
+class _Interface(NamedTuple):
+    """The number of a network interface and its IPv4 address (4 bytes)."""
+
+    number: int
+    address: bytes
+
+    @property
+    def request(self) -> bytes:
+        """A ``struct ip_mreqn``: the group, the source address, the interface."""
+        return struct.pack("=4s4si", _GROUP, self.address, self.number)
 
 
 class Multicast:
@@ -37,8 +50,10 @@ class Multicast:
     """
 
     def __init__(self, core: NodeCore, clock: Clock, *, interface: str | None = None) -> None:
-        """``interface``: the name of the only one to use; by default every one that is up and can multicast,
-        loopback when there is no other.  RandomnessError when no key can be drawn (E-82).
+        """``interface``: the name of the only one to use; by default every one that is up, can multicast and
+        has an IPv4 address, or loopback when there is no other.
+
+        RandomnessError when no key can be drawn (E-82).
         """
         self.announcer = Announcer(core, clock())
         self._clock = clock
@@ -46,7 +61,7 @@ class Multicast:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._receiver: socket.socket | None = None
-        self._senders: dict[int, socket.socket] = {}
+        self._senders: dict[_Interface, socket.socket] = {}
 
     def start(self) -> None:
         """Begin to listen for announces; to be called in a running event loop."""
@@ -121,33 +136,35 @@ class Multicast:
     def _join(self, receiver: socket.socket) -> None:
         """Follow the interfaces that come and go; OSError when not a single one can be used."""
         usable = self._usable(receiver)
-        for index in self._senders.keys() - usable:
-            self._senders.pop(index).close()
+        for interface in self._senders.keys() - usable:
+            self._senders.pop(interface).close()
         problem = OSError(errno.ENODEV, "no network interface to multicast on")
-        for index in usable - self._senders.keys():
-            request = _request(index)
+        for interface in usable - self._senders.keys():
             try:
-                receiver.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
+                receiver.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, interface.request)
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:  # joined already, before it went down
                     problem = error
                     continue
-            self._senders[index] = _sender(request)
+            self._senders[interface] = _sender(interface)
         if not self._senders:
             raise problem
 
-    def _usable(self, receiver: socket.socket) -> set[int]:
-        flags = {}
-        for index, name in socket.if_nameindex():
+    def _usable(self, sock: socket.socket) -> set[_Interface]:
+        usable, loopback = set(), set()
+        for number, name in socket.if_nameindex():
             try:
-                flags[index, name] = _flags(receiver, name)
-            except OSError:  # just gone
+                (flags,) = struct.unpack_from("=H", _ifreq(sock, _SIOCGIFFLAGS, name))
+                interface = _Interface(number, _ifreq(sock, _SIOCGIFADDR, name)[4:8])  # after family and port
+            except OSError:  # just gone, or without an address
                 continue
-        up = {interface: bits for interface, bits in flags.items() if bits & _IFF_UP}
-        if self._interface is not None:
-            return {index for index, name in up if name == self._interface}
-        loopback = {index for (index, _), bits in up.items() if bits & _IFF_LOOPBACK}
-        return {index for (index, _), bits in up.items() if bits & _IFF_MULTICAST} - loopback or loopback
+            if not flags & _IFF_UP or self._interface not in (None, name):
+                continue
+            if flags & _IFF_LOOPBACK:
+                loopback.add(interface)
+            elif flags & _IFF_MULTICAST or name == self._interface:
+                usable.add(interface)
+        return usable or loopback
 
     # -- datagrams -------------------------------------------------------------------------------------
 
@@ -161,7 +178,7 @@ class Multicast:
                 sent = True
             except BlockingIOError:  # the next one is 30 s away
                 sent = True
-            except OSError as error:  # an interface without an address, or one that went down
+            except OSError as error:  # an interface that just went down
                 problem = error
         if problem is not None and not sent:
             raise problem
@@ -179,21 +196,14 @@ class Multicast:
             self.announcer.receive(datagram, mapped_ip(address), self._clock())
 
 
-def _request(index: int) -> bytes:
-    """A ``struct ip_mreqn``: the group, no address, an interface."""
-    return struct.pack("=4s4si", _GROUP, bytes(4), index)
-
-
-def _sender(request: bytes) -> socket.socket:
+def _sender(interface: _Interface) -> socket.socket:
     sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, request)
+    sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, interface.request)
     sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, _TTL)
     sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
     return sender
 
 
-def _flags(sock: socket.socket, name: str) -> int:
-    request = struct.pack("16sH14x", name.encode(), 0)
-    answer = fcntl.ioctl(sock, _SIOCGIFFLAGS, request)
-    flags: int = struct.unpack("16sH14x", answer)[1]
-    return flags
+def _ifreq(sock: socket.socket, request: int, name: str) -> bytes:
+    """What an ioctl on a ``struct ifreq`` puts after the interface's name."""
+    return fcntl.ioctl(sock, request, struct.pack("16s24x", name.encode()))[16:]
