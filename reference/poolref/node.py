@@ -30,7 +30,8 @@ from .errors import LocalError, PoolTimeout, RandomnessError
 from .events import Event, Observer, SessionEstablished
 from .handshake import ServerHandshake
 from .io import system
-from .io.tcp import Clock, Link, connected_socket, listening_socket
+from .io.link import BaseLink, Clock
+from .io.tcp import Link, connected_socket, listening_socket
 from .keylog import Keylog
 from .node_attempt import Attempt
 from .node_session import Session, SessionInfo
@@ -231,7 +232,7 @@ class _Listener:
         self._sock = sock
         self._parts = parts
         self._responder = responder_for(parts.core, parts.clock())
-        self._pending: dict[Link, ServerHandshake] = {}  # the oldest first
+        self._pending: dict[BaseLink, ServerHandshake] = {}  # the oldest first
         self._server: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -262,18 +263,18 @@ class _Listener:
         self._pending[link] = handshake
         return TcpConnection(handshake)
 
-    def link_event(self, link: Link, event: Event) -> None:
+    def link_event(self, link: BaseLink, event: Event) -> None:
         if isinstance(event, SessionEstablished):
             del self._pending[link]
             self._parts.table.establish(link, incoming=True)
         self._parts.table.event(link, event)
 
-    def link_changed(self, link: Link) -> None:
+    def link_changed(self, link: BaseLink) -> None:
         if link.connection.closing:
             self._pending.pop(link, None)
         self._parts.table.changed(link)
 
-    def link_gone(self, link: Link) -> None:
+    def link_gone(self, link: BaseLink) -> None:
         self._pending.pop(link, None)
         self._parts.table.links.discard(link)
 

@@ -17,6 +17,7 @@ from .crypto import draw
 from .errors import HandshakeError, RandomnessError
 from .events import Event, HandshakeFailed, PuzzlePosed, SessionEstablished
 from .handshake import ClientHandshake
+from .io.link import BaseLink
 from .io.tcp import Link
 from .node_session import Session
 from .node_table import NodeParts
@@ -32,7 +33,7 @@ class Attempt:
         self._parts = parts
         self._executor = executor
         self._index = index
-        self._link: Link | None = None
+        self._link: BaseLink | None = None
         self._handshake: ClientHandshake | None = None
         self._established = False
         self._delivered = False
@@ -91,7 +92,7 @@ class Attempt:
             return None
         return TcpConnection(self._handshake)
 
-    def link_event(self, link: Link, event: Event) -> None:
+    def link_event(self, link: BaseLink, event: Event) -> None:
         if isinstance(event, PuzzlePosed):
             self._search = asyncio.get_running_loop().create_task(self._solve(link, event))
         elif isinstance(event, HandshakeFailed):
@@ -103,14 +104,14 @@ class Attempt:
                 self._result.set_result(session)
         self._parts.table.event(link, event)
 
-    def link_changed(self, link: Link) -> None:
+    def link_changed(self, link: BaseLink) -> None:
         self._parts.table.changed(link)
 
-    def link_gone(self, link: Link) -> None:
+    def link_gone(self, link: BaseLink) -> None:
         self.fail(HandshakeError(errno.ECONNRESET, "the connection ended during the handshake"))
         self._parts.table.links.discard(link)
 
-    async def _solve(self, link: Link, puzzle: PuzzlePosed) -> None:
+    async def _solve(self, link: BaseLink, puzzle: PuzzlePosed) -> None:
         stop = threading.Event()
         try:
             start = draw(self._parts.core.rng, START_SIZE)

@@ -15,7 +15,8 @@ from . import constants as c
 from .constants import VERSION, Role, State
 from .errors import LocalError, PoolTimeout, code_name
 from .inbox import Message
-from .io.tcp import Clock, Link, ip_text
+from .io.link import BaseLink, Clock
+from .io.tcp import ip_text
 from .session import Session as SessionCore
 from .wire import Telemetry
 
@@ -65,7 +66,7 @@ class Session:
     """
 
     def __init__(
-        self, core: SessionCore, link: Link, clock: Clock, settle: Callable[[Session], None]
+        self, core: SessionCore, link: BaseLink, clock: Clock, settle: Callable[[Session], None]
     ) -> None:
         self.core = core
         self.link = link

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from .core import NodeCore
 from .errors import PoolTimeout
 from .events import Event, MessageReceived, SessionEnded
-from .io.tcp import Clock, Link
+from .io.link import BaseLink, Clock
 from .node_session import Session
 from .session import Session as SessionCore
 
@@ -24,14 +24,14 @@ class SessionTable:
 
     def __init__(self, core: NodeCore, clock: Clock) -> None:
         self.core = core
-        self.links: set[Link] = set()
-        self.by_link: dict[Link, Session] = {}
+        self.links: set[BaseLink] = set()
+        self.by_link: dict[BaseLink, Session] = {}
         self.events: EventCallback | None = None
         self._clock = clock
         self._incoming: deque[Session] = deque()
         self._accepting: deque[asyncio.Future[None]] = deque()
 
-    def establish(self, link: Link, *, incoming: bool) -> Session:
+    def establish(self, link: BaseLink, *, incoming: bool) -> Session:
         """The session that a link's handshake has led to."""
         core = link.connection.session
         if core is None:
@@ -43,7 +43,7 @@ class SessionTable:
             self.wake_acceptors()
         return session
 
-    def event(self, link: Link, event: Event) -> None:
+    def event(self, link: BaseLink, event: Event) -> None:
         """Wake whom an event concerns and hand it on."""
         session = self.by_link.get(link)
         if session is not None and isinstance(event, MessageReceived | SessionEnded):
@@ -57,7 +57,7 @@ class SessionTable:
                     {"message": f"the events callback failed with {event!r}", "exception": error}
                 )
 
-    def changed(self, link: Link) -> None:
+    def changed(self, link: BaseLink) -> None:
         """Let a link's session know, and free its slot if it has finished."""
         session = self.by_link.get(link)
         if session is not None:

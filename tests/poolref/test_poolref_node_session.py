@@ -15,7 +15,7 @@ from poolref.constants import HELD_LIMIT, ErrorCode
 from poolref.errors import LocalError
 from poolref.events import Event, MessageReceived
 from poolref.inbox import Message
-from poolref.io import tcp
+from poolref.io import link
 from poolref.node import Session
 from poolref.session import Session as SessionCore
 
@@ -130,7 +130,7 @@ async def test_a_turn_gathers_no_more_than_a_burst(monkeypatch: pytest.MonkeyPat
         for _ in range(130):
             await ours.send(b"x" * 1000)
         assert len(sizes) == 1
-        assert sizes[0] >= tcp._BURST
+        assert sizes[0] >= link._BURST
         for _ in range(130):
             await theirs.recv()
         assert len(sizes) > 1

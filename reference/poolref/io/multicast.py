@@ -13,7 +13,8 @@ from typing import Final, NamedTuple
 from ..constants import ANNOUNCE_GROUP, ANNOUNCE_PERIOD, DEFAULT_PORT, SECOND
 from ..core import NodeCore
 from ..discovery import Announcer
-from .tcp import Clock, mapped_ip
+from .link import Clock
+from .tcp import mapped_ip
 
 _GROUP: Final = socket.inet_aton(ANNOUNCE_GROUP)
 _TTL: Final = 1  # N07

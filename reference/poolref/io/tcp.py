@@ -7,57 +7,35 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Callable
 from typing import Final, Protocol, cast
 
 from ..connection import TcpConnection
-from ..constants import SECOND
-from ..events import Event
+from .link import BaseLink, Clock, LinkOwner
 
 BACKLOG: Final = 256
 _KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # HB-02
 _FAREWELL_S: Final = 2.0
 """How long a closed connection waits for the peer to close as well, or to read on what was sent (E-74)."""
-_BURST: Final = 64 * 1024
-"""Bytes of messages that may wait for the end of the loop's turn, to be written in one piece."""
-
-Clock = Callable[[], int]
 
 
-class LinkOwner(Protocol):
-    """Who is told what happens on a link."""
+class TcpOwner(LinkOwner, Protocol):
+    """Who decides what runs over a new socket."""
 
     def link_opened(self, link: Link) -> TcpConnection | None:
         """The socket is connected: the connection to run over it, None to drop it."""
 
-    def link_event(self, link: Link, event: Event) -> None:
-        """An event of the link's connection."""
 
-    def link_changed(self, link: Link) -> None:
-        """Something happened; called after each batch of events."""
+class Link(BaseLink, asyncio.Protocol):
+    """Over a TCP socket of its own."""
 
-    def link_gone(self, link: Link) -> None:
-        """The socket is closed."""
+    connection: TcpConnection
 
-
-class Link(asyncio.Protocol):
-    """After any call of its connection from elsewhere, call :meth:`flush` or :meth:`flush_soon`."""
-
-    def __init__(self, owner: LinkOwner, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
-        self.connection: TcpConnection
-        self.peer_ip = b""
-        self.peer_port = 0
-        self.gone: asyncio.Future[None] = loop.create_future()
-        """Done when the socket is closed."""
+    def __init__(self, owner: TcpOwner, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(clock, loop)
         self._owner = owner
-        self._clock = clock
-        self._loop = loop
         self._transport: asyncio.Transport | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._farewell: asyncio.TimerHandle | None = None
         self._unwritten = 0  # bytes, when the farewell began to wait
-        self._soon: asyncio.Handle | None = None
-        self._burst = 0  # bytes of messages since the last flush
         self._reading = True
         self._full = False
 
@@ -113,14 +91,8 @@ class Link(asyncio.Protocol):
     # -- the owner -------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Write what the connection has to send, hand on its events, follow its timer, reading and
-        closing.
-        """
         connection = self.connection
-        self._burst = 0
-        if self._soon is not None:
-            self._soon.cancel()
-            self._soon = None
+        self._begin_flush()
         self._write(connection.data_to_send())
         while (event := connection.next_event()) is not None:
             self._owner.link_event(self, event)
@@ -130,25 +102,11 @@ class Link(asyncio.Protocol):
             self._say_farewell()
         self._owner.link_changed(self)
 
-    def flush_soon(self, size: int = 0) -> None:
-        """Flush when the loop's turn ends: what is sent until then goes into one write.  At once when a lot
-        has gathered; ``size`` is that of a message (bytes).
-        """
-        self._burst += size
-        if self._burst >= _BURST:
-            self.flush()
-        elif self._soon is None:
-            self._soon = self._loop.call_soon(self.flush)
-
     @property
     def full(self) -> bool:
-        """Whether the transport has more to write than it wants to hold; ``link_changed`` follows the end of
-        that.
-        """
         return self._full
 
     def abort(self) -> None:
-        """Close the socket without waiting for anything."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -172,23 +130,6 @@ class Link(asyncio.Protocol):
                 self._transport.resume_reading()
             else:
                 self._transport.pause_reading()
-
-    def _follow_timer(self, due: int | None) -> None:
-        if self._timer is not None:
-            if due is not None and self._loop.time() <= self._timer.when() <= self._when(due):
-                return  # fires early, does nothing and is set anew: cheaper than a new one for each packet
-            self._timer.cancel()
-            self._timer = None
-        if due is not None:
-            self._timer = self._loop.call_at(self._when(due), self._timeout)
-
-    def _when(self, due: int) -> float:
-        return self._loop.time() + max(0, due - self._clock()) / SECOND
-
-    def _timeout(self) -> None:
-        self._timer = None
-        self.connection.handle_timer(self._clock())
-        self.flush()
 
     def _say_farewell(self) -> None:
         if self._farewell is None and self._transport is not None:
