@@ -138,6 +138,7 @@ ACK_DELAY: Final = 25 * MILLISECOND  # when it is due here: half the limit, the 
 ACK_MERGE: Final = 16
 HEARTBEAT_INTERVAL_S: Final = 5
 HEARTBEAT_RANGE_S: Final = (1, 30)
+HEARTBEAT_RETRY: Final = 1 * SECOND  # after one that a rekey was in the way of
 HEARTBEATS_OUTSTANDING: Final = 32  # whose ACK may still give a round trip
 DEAD_PEER: Final = 90 * SECOND
 LINGER: Final = 5 * SECOND  # CLS-01: how long unread messages keep a slot

@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from . import constants as c
-from .constants import Flag, Type
+from .constants import Flag, State, Type
 from .counters import DropReason, Outcome, Verdict
 from .errors import DecodeError
 from .part import Part
@@ -88,6 +88,9 @@ class Heartbeats(Part):
 
     def handle_timer(self, now: int) -> None:
         session = self.session
+        if session.state is State.REKEYING:  # it would be held, and tell of the past
+            self.due = now + c.HEARTBEAT_RETRY
+            return
         self._previous = now
         self.due = now + self._interval
         if session.congested or not session.writable:
@@ -111,6 +114,7 @@ class Heartbeats(Part):
             mtu=session.mtu,
             queue_depth=len(session.inbox),
             uptime_ns=now - session.established_at,
+            rekey_count=session.keys.epoch,
             config_version=session.core.configuration.current.version,
         )
 
