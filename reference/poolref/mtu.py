@@ -108,6 +108,8 @@ class MtuSearch(Part):
         super().__init__(session)
         self._search: Search | None = None
         self._in_flight: int | None = None
+        self.searches = 0
+        """How many were completed."""
         self._quiet_until = now + c.PROBE_DELAY
         self.due = self._quiet_until
         self._bounds = self._configured()
@@ -182,6 +184,7 @@ class MtuSearch(Part):
         size = search.size
         if size is None:
             self._search = None
+            self.searches += 1
             self._set(search.low)
             self.due = now + c.PROBE_PERIOD
         elif now < self._quiet_until:

@@ -14,9 +14,11 @@ from typing import Final
 from . import constants as c
 from .constants import VERSION, Role, State
 from .errors import LocalError, PoolTimeout, code_name
+from .events import Event, MessageReceived, SessionEnded
 from .inbox import Message
 from .io.link import BaseLink, Clock
 from .io.tcp import ip_text
+from .node_operations import Operations, wake
 from .session import Session as SessionCore
 from .wire import Telemetry
 
@@ -53,7 +55,7 @@ class SessionInfo:
     peer_telemetry: Telemetry | None
 
 
-class Session:
+class Session(Operations):
     """One end of an established session.
 
         async with await node.connect("::1") as session:
@@ -68,6 +70,7 @@ class Session:
     def __init__(
         self, core: SessionCore, link: BaseLink, clock: Clock, settle: Callable[[Session], None]
     ) -> None:
+        super().__init__()
         self.core = core
         self.link = link
         self._clock = clock
@@ -223,15 +226,22 @@ class Session:
         self.link.flush()
         self._settle(self)
 
-    def notice(self) -> None:
-        """A message came, or the session ended: let those who wait for that look again."""
-        _wake(self._receivers)
+    def notice(self, event: Event) -> None:
+        """Let those look again who wait for what an event tells."""
+        if isinstance(event, MessageReceived):
+            wake(self._receivers)
+            return
+        if isinstance(event, SessionEnded):
+            wake(self._receivers)
+        self._told(event)
 
     def changed(self) -> None:
-        """Something happened: let those who wait to send look again, if it makes a difference to them."""
+        """Something happened: let those look again to whom it may make a difference."""
         core = self.core
         if self._senders and (core.end is not None or (core.writable and not self.link.full)):
-            _wake(self._senders)
+            wake(self._senders)
+        if self._watchers:
+            wake(self._watchers)
 
     def _take(self, channel: int | None, max_size: int | None) -> Message | None:
         connection = self.link.connection
@@ -240,14 +250,6 @@ class Session:
         if not reading or self.core.end is not None:
             self.flush()  # it reads on, or the last message was taken
         return message
-
-    async def _woken(self, waiters: dict[asyncio.Future[None], None]) -> None:
-        waiter = asyncio.get_running_loop().create_future()
-        waiters[waiter] = None
-        try:
-            await waiter
-        finally:
-            del waiters[waiter]
 
     def _require_active(self) -> None:
         if self.core.end is not None:
@@ -260,9 +262,3 @@ class Session:
         return f"the session has ended: {end.cause}" + (
             "" if end.code is None else f", {code_name(end.code)}"
         )
-
-
-def _wake(waiters: dict[asyncio.Future[None], None]) -> None:
-    for waiter in waiters:
-        if not waiter.done():
-            waiter.set_result(None)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from .core import NodeCore
 from .errors import PoolTimeout
-from .events import Event, MessageReceived, SessionEnded
+from .events import Event
 from .io.link import BaseLink, Clock
 from .node_session import Session
 from .session import Session as SessionCore
@@ -46,8 +46,8 @@ class SessionTable:
     def event(self, link: BaseLink, event: Event) -> None:
         """Wake whom an event concerns and hand it on."""
         session = self.by_link.get(link)
-        if session is not None and isinstance(event, MessageReceived | SessionEnded):
-            session.notice()
+        if session is not None:
+            session.notice(event)
         if self.events is not None:
             try:
                 self.events(session, event)
