@@ -220,7 +220,7 @@ class Configuring(Part):
         """On raw an ACK without flags comes at once, whereas an answer with one waits for its turn: as long
         as packets before are missing, one of them may be the answer (E-44).
         """
-        return self.session.reliable and header.seq > self.session.ack
+        return header.seq > self.session.ack
 
     def _locked(self, own: _Own) -> None:
         if own.stage is _Stage.PROPOSED:
@@ -229,7 +229,6 @@ class Configuring(Part):
             self.peer_configuration = own.reference
             self.session.emit(ConfigAccepted(own.payload.version))
         elif own.stage is _Stage.CONFIRMING:
-            self.peer_configuration = own.reference
             self._close(ConfigConfirmed(own.payload.version))
 
     def _refused(self, own: _Own) -> None:

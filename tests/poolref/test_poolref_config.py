@@ -294,6 +294,8 @@ def test_a_repeated_confirm_changes_nothing(configuration: Configuration) -> Non
     assert configuration.confirm(payload, owner, START) is True
     assert configuration.confirm(payload, owner, START + 10 * MINUTE) is False
     assert configuration.confirm(payload, Owner(), START) is Refusal.NOT_TENTATIVE
+    other = replace(payload, config_hash=bytes(32))
+    assert configuration.confirm(other, owner, START) is Refusal.NOT_TENTATIVE
     configuration.owner_ended(owner, START)
     assert configuration.confirm(payload, owner, START) is Refusal.NOT_TENTATIVE
 
@@ -322,6 +324,14 @@ def test_watchers_hear_when_other_parameters_are_in_force(configuration: Configu
     configuration.unwatch(watcher)
     configuration.roll_back(owner, START)
     assert heard == [OTHERS, DEFAULTS, OTHERS], "the same parameters again are no news"
+
+
+def test_a_watcher_that_looks_at_the_clock_undoes_nothing_again(configuration: Configuration) -> None:
+    owner = Owner()
+    configuration.propose(proposal(configuration), owner, START)
+    configuration.watch(lambda: configuration.expire(START + MINUTE))
+    configuration.expire(START + MINUTE)
+    assert owner.told == [(1, 0, Undoing.DEADLINE)]
 
 
 class Races(RuleBasedStateMachine):

@@ -21,6 +21,7 @@ from poolref.counters import DropReason, Outcome, Verdict
 from poolref.errors import LocalError
 from poolref.events import ConfigAccepted, ConfigConfirmed, ConfigRejected, ConfigRolledBack, Event
 from poolref.journal import ChangeType, Entry
+from poolref.part import NEVER
 from poolref.session import Session
 from poolref.settings import Settings
 from poolref.wire import Header
@@ -96,14 +97,28 @@ def test_that_ack_is_the_only_one(pair: Pair) -> None:
     assert acks(pair.s) == [(0, seq)], "the one owed for the message"
 
 
-def test_the_answer_has_the_ack_of_the_config_whatever_arrived_since(pair: Pair) -> None:
+@pytest.mark.parametrize(("type", "flag"), [(Type.CONFIG, LOCKED), (Type.ROLLBACK, READY)])
+def test_the_answer_has_the_ack_of_the_request_whatever_arrived_since(
+    pair: Pair, type: Type, flag: Flag
+) -> None:
     now = pair.world.now
-    packet = pair.c.protect(Type.CONFIG, now, first().pack())
+    if type is Type.ROLLBACK:
+        config(pair, first())
+        acks(pair.s)
+    packet = pair.c.protect(type, now, first().pack() if type is Type.CONFIG else b"")
     seq = wire.parse(packet).seq
     deliver(pair, pair.c.protect(Type.ACK, now))
     deliver(pair, packet)
     assert pair.s.window.highest == seq + 1
-    assert acks(pair.s) == [(LOCKED, seq)]
+    assert acks(pair.s) == [(flag, seq)]
+
+
+def test_a_request_that_asks_for_an_ack_gets_no_second_one(pair: Pair) -> None:
+    config(pair, first(), int(Flag.REQUIRE_ACK))
+    deliver(pair, pair.c.protect(Type.ROLLBACK, pair.world.now, flags=int(Flag.REQUIRE_ACK)))
+    assert [flags for flags, _ in acks(pair.s)] == [LOCKED, READY]
+    pair.s.handle_timer(pair.world.now + 50 * MILLISECOND)
+    assert acks(pair.s) == []
 
 
 @pytest.mark.parametrize(
@@ -259,6 +274,7 @@ def test_other_sessions_neither_confirm_nor_undo(pair: Pair) -> None:
     refused = [config(other, payload, int(LOCKED)), rollback(other)]
     assert [outcome for outcome, _ in refused] == [DropReason.CONFIG_REJECT] * 2
     assert acks(other.s) == [(0, seq) for _, seq in refused]
+    assert other.s.configuring.due == NEVER, "the deadline is the owner's business"
     assert owner.s.core.configuration.tentative is not None
     config(owner, payload, int(LOCKED))
     outcome, _ = config(other, payload, int(LOCKED))
@@ -443,7 +459,15 @@ def test_other_acks_are_no_answers(pair: Pair) -> None:
     pair.c.configuring.propose(OTHERS, MINUTE, now)
     (packet,) = pair.c.packets_to_send()
     seq = wire.parse(packet).seq
-    for flags, ack in ((0, seq - 1), (int(READY), seq), (int(LOCKED), seq - 1), (int(READY), seq - 1)):
+    pair.c.protect(Type.ACK, now)  # so that one more seq can be acknowledged
+    for flags, ack in (
+        (0, seq - 1),
+        (0, seq + 1),
+        (int(READY), seq),
+        (int(READY), seq - 1),
+        (int(LOCKED), seq - 1),
+        (int(LOCKED), seq + 1),
+    ):
         pair.c.receive_packet(pair.s.protect(Type.ACK, now, flags=flags, ack=ack), now)
     pair.run()
     assert told(pair) == []
@@ -451,13 +475,39 @@ def test_other_acks_are_no_answers(pair: Pair) -> None:
     pair.c.receive_packet(pair.s.protect(Type.ACK, now, ack=seq), now)
     pair.run()
     assert told(pair) == [ConfigAccepted(1)], "a later ACK without flags takes nothing back"
+    assert pair.c.configuring.peer_configuration.version == 1
+    pair.c.configuring.confirm(now)
+    pair.c.packets_to_send()
+    pair.c.receive_packet(pair.s.protect(Type.ACK, now, ack=seq), now)
+    pair.run()
+    assert told(pair) == [ConfigAccepted(1)], "nor is it an answer to the confirmation"
 
 
-def test_on_raw_an_ack_without_flags_does_not_overtake_the_answer(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rollback_that_crossed_the_deadline(pair: Pair) -> None:
+    propose(pair)
+    now = pair.world.now
+    pair.c.configuring.rollback(now)
+    (packet,) = pair.c.packets_to_send()
+    seq = wire.parse(packet).seq
+    pair.c.receive_packet(pair.s.protect(Type.ACK, now, flags=int(READY), ack=seq - 1), now)
+    pair.run()
+    assert told(pair)[1:] == [ConfigRolledBack(1, "deadline")]
+
+
+def test_a_confirm_after_the_deadline_is_repeated_all_the_same(pair: Pair) -> None:
+    """Word of the rollback may have been lost."""
+    propose(pair, deadline=SECOND)
+    now = pair.world.now + 11 * SECOND - 1
+    pair.c.configuring.confirm(now)
+    pair.c.packets_to_send()
+    for after in (1, 2, 4):
+        pair.c.handle_timer(now + after * SECOND)
+        sent = [wire.parse(packet).type for packet in pair.c.packets_to_send()]
+        assert Type.CONFIG in sent
+
+
+def test_on_raw_an_ack_without_flags_does_not_overtake_the_answer(pair: Pair) -> None:
     """It comes at once, the answer in its turn: while something before it is missing, that may be it."""
-    monkeypatch.setattr(pair.c, "reliable", True)
     now = pair.world.now
     pair.c.configuring.propose(OTHERS, MINUTE, now)
     seq = pair.c.next_seq - 1
@@ -468,10 +518,7 @@ def test_on_raw_an_ack_without_flags_does_not_overtake_the_answer(
     assert told(pair) == [ConfigAccepted(1)]
 
 
-def test_on_raw_an_ack_without_flags_rejects_when_nothing_is_missing(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pair.c, "reliable", True)
+def test_on_raw_an_ack_without_flags_rejects_when_nothing_is_missing(pair: Pair) -> None:
     now = pair.world.now
     pair.c.configuring.propose(OTHERS, MINUTE, now)
     pair.c.configuring.acknowledged(Header(Type.ACK, 0, pair.c.ack, pair.c.next_seq - 1), now)

@@ -230,6 +230,21 @@ def test_an_entry_with_its_hash_redone_breaks_the_chain_at_the_next() -> None:
     assert ring.verify() == 3
 
 
+def test_a_break_is_told_by_its_index_also_after_the_ring_went_round() -> None:
+    journal = written(JOURNAL_RING + 7)
+    ring = Ring(journal.first_index, journal.previous_hash)
+    for index, entry in enumerate(journal.entries()):
+        ring.push(replace(entry, config_after=9) if index == 10 else entry)
+    assert ring.verify() == 17
+
+
+@pytest.mark.parametrize("wall", [-1, 1 << 64])
+def test_a_clock_beyond_64_bits_does_not_raise(wall: int) -> None:
+    journal = Journal(Counters())
+    journal.append(ChangeType.CONNECT, "", wall, 0, 0)
+    assert journal.verify() is None
+
+
 def test_watchers_hear_of_each_entry_until_they_leave() -> None:
     journal = Journal(Counters())
     heard: list[int] = []

@@ -140,6 +140,19 @@ def test_a_full_journal_comes_in_packets_that_fit(mtu: int, detail: str) -> None
         assert sync.holds
 
 
+@pytest.mark.parametrize(("second", "fits"), [(135, True), (136, False)])
+def test_a_packet_is_filled_to_the_last_byte(second: int, fits: bool) -> None:
+    pair = easy_pair()
+    pair.s.mtu = 512  # 416 bytes of plaintext, 374 of them for entries
+    journal = pair.s.core.journal = Journal(Counters())
+    for size in (135, second):
+        journal.append(ChangeType.CONNECT, "x" * size, WALL, 0, 0)
+    pair.c.replication.request(pair.world.now)
+    for packet in pair.c.packets_to_send():
+        deliver(pair, packet)
+    assert [len(sync.entries) for sync in syncs(pair.s)] == ([2] if fits else [1, 1])
+
+
 def test_a_full_journal_arrives() -> None:
     pair = easy_pair()
     fill(pair.s.core.journal, 3000)
