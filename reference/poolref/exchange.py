@@ -105,7 +105,7 @@ class Exchange(Part):
             self._round_due = now + c.EXCHANGE_PERIOD
             self._seen(now)
             self._untold = self._others(now) if session.settings.peer_exchange else []
-        if self._untold and not session.congested and not session.holding:
+        if self._untold and session.writable and not session.congested:
             count = room(session.mtu)
             page, self._untold = self._untold[:count], self._untold[count:]
             session.transmit(Type.DISCOVER, now, pack_exchange(page), flags=_FLAGS)

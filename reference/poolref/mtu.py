@@ -6,11 +6,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from . import constants as c
-from .constants import Flag, Type
+from .constants import Flag, State, Type
 from .counters import DropReason, Outcome, Verdict
 from .errors import DecodeError
 from .events import MtuChanged
-from .part import Part
+from .part import NEVER, Part
 from .wire import Buffer, Header, sized, struct_of
 
 if TYPE_CHECKING:
@@ -108,6 +108,8 @@ class MtuSearch(Part):
         super().__init__(session)
         self._search: Search | None = None
         self._in_flight: int | None = None
+        self._held = False
+        self._answered = now - c.PROBE_SPACING
         self.searches = 0
         """How many were completed."""
         self._quiet_until = now + c.PROBE_DELAY
@@ -127,9 +129,12 @@ class MtuSearch(Part):
             session.owe_ack(now)
             return DropReason.MALFORMED
         reply = answer(size) if session.settings.dialect.probe_echo == "size" else plaintext
-        # While packets are held or pile up no answer can leave in time; an ACK can.
-        if session.congested or session.holding or session.transmit(Type.DISCOVER, now, reply) is None:
+        # Where packets pile up, no more answers join them than there are probes that may be sent.
+        crowded = (session.congested or not session.writable) and now < self._answered + c.PROBE_SPACING
+        if crowded or session.transmit(Type.DISCOVER, now, reply) is None:  # held: an ACK can leave in time
             session.owe_ack(now)
+        if not crowded:
+            self._answered = now
         return Verdict.ACCEPTED
 
     # -- one's own -------------------------------------------------------------------------------------
@@ -155,12 +160,18 @@ class MtuSearch(Part):
 
     def probe_now(self, now: int) -> None:
         """Search again as soon as a probe may go out, unless a search is under way."""
-        if self._search is None and self.session.end is None:
+        if self._search is None and not self._held and self.session.end is None:
             self.due = min(self.due, max(now, self._quiet_until))
 
     def lost(self, now: int) -> None:
         """A packet other than a probe was lost: the path may have changed (MTU-03)."""
         self.probe_now(now)
+
+    def left(self, now: int) -> None:
+        """A probe that was held is on its way: only now does the wait for its answer begin."""
+        self._held = False
+        self._quiet_until = now + c.PROBE_SPACING
+        self.due = self._quiet_until if self._in_flight is None else now + c.PROBE_TIMEOUT
 
     def handle_timer(self, now: int) -> None:
         if self._search is None:
@@ -189,13 +200,15 @@ class MtuSearch(Part):
             self.due = now + c.PROBE_PERIOD
         elif now < self._quiet_until:
             self.due = self._quiet_until
-        elif session.congested or session.holding:  # waiting to be sent is no sign of a small path
+        elif session.congested or session.state is State.REKEYING:
             self.due = now + c.PROBE_SPACING
         else:
-            self._quiet_until = now + c.PROBE_SPACING
-            self.due = now + c.PROBE_TIMEOUT
             self._in_flight = size
-            session.transmit(Type.DISCOVER, now, probe(size), flags=_PROBE_FLAGS)
+            self._held = session.transmit(Type.DISCOVER, now, probe(size), flags=_PROBE_FLAGS) is None
+            if not self._held:
+                self.left(now)
+            elif session.end is None:
+                self.due = NEVER
 
     def _set(self, mtu: int) -> None:
         old = self.session.mtu
@@ -211,5 +224,5 @@ class MtuSearch(Part):
         self._bounds = low, high = bounds
         self._set(min(max(self.session.mtu, low), high))
         self._search = self._in_flight = None
-        self.due = self._quiet_until
+        self.due = NEVER if self._held else self._quiet_until
         self.session.core.stir(self.session)

@@ -43,6 +43,7 @@ from .wire import Header
 # Plain ints: comparing with members of an enumeration costs several times as much, for every packet.
 _DATA: Final = int(Type.DATA)
 _ACK: Final = int(Type.ACK)
+_DISCOVER: Final = int(Type.DISCOVER)
 _RESPONSE: Final = int(Type.RESPONSE)
 _CHALLENGE: Final = int(Type.CHALLENGE)
 _ENCRYPTED: Final = int(Flag.ENCRYPTED)
@@ -53,7 +54,7 @@ _TELEMETRY: Final = int(Flag.TELEMETRY)
 _ANSWERED_OTHERWISE: Final[tuple[int, ...]] = (
     _ACK,
     int(Type.HEARTBEAT),
-    int(Type.DISCOVER),
+    _DISCOVER,
     int(Type.CONFIG),
     int(Type.ROLLBACK),
 )
@@ -229,6 +230,8 @@ class Session(Endpoint):
         while self._held and not self.holding and self.end is None:
             type, plaintext, flags, channel = self._held.popleft()
             self._dispatch(type, now, plaintext, flags, channel)
+            if type == _DISCOVER and flags & _REQUIRE_ACK:
+                self.discovery.left(now)
 
     def acknowledge(self, now: int, *, ack: int | None = None, flags: int = 0) -> None:
         """Send an ACK of its own at once, with exactly this ``ack`` if given."""

@@ -14,7 +14,7 @@ from poolref_sim import EASY, Pair, World, deliver, easy_pair, flipped
 
 from poolref import wire
 from poolref.config import ConfigPayload, Current, Undoing
-from poolref.constants import MILLISECOND, SECOND, Flag, Type
+from poolref.constants import MILLISECOND, SECOND, Flag, State, Type
 from poolref.core import NodeCore
 from poolref.counters import DropReason, Verdict
 from poolref.errors import DecodeError
@@ -381,33 +381,88 @@ def test_a_hostile_probe_gets_an_ack_and_no_answer(claimed: int, honest: bool) -
     assert pair.s.end is None
 
 
-def test_while_nothing_can_leave_a_probe_gets_an_ack_later() -> None:
+def types_sent(session: Session) -> list[int]:
+    return [wire.parse(packet).type for packet in session.packets_to_send()]
+
+
+def test_where_packets_pile_up_one_probe_a_second_is_answered() -> None:
     pair = easy_pair()
     pair.s.congested = True
+    for step in range(25):
+        now = pair.world.now + step * 100 * MILLISECOND
+        packet = pair.c.protect(Type.DISCOVER, now, probe(1400), flags=PROBE)
+        assert pair.s.receive_packet(packet, now) is Verdict.ACCEPTED
+    assert types_sent(pair.s) == [Type.DISCOVER] * 3
+    pair.s.handle_timer(pair.world.now + 3 * SECOND)
+    assert Type.ACK not in types_sent(pair.s)
+    pair.s.congested = False
+    pair.s.handle_timer(pair.world.now + 3 * SECOND)
+    assert Type.ACK in types_sent(pair.s)
+
+
+def holding(monkeypatch: pytest.MonkeyPatch, one: Session | None) -> None:
+    """From now on this session holds packets, and no other does."""
+    monkeypatch.setattr(Session, "holding", property(lambda session: session is one))
+
+
+def test_while_packets_are_held_a_probe_gets_an_ack_and_the_answer_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pair = easy_pair()
+    holding(monkeypatch, pair.s)
     packet = pair.c.protect(Type.DISCOVER, pair.world.now, probe(1400), flags=PROBE)
     assert deliver(pair, packet) is Verdict.ACCEPTED
-    pair.s.handle_timer(pair.world.now + SECOND)
-    assert pair.s.packets_to_send() == []
-    pair.s.congested = False
-    pair.s.handle_timer(pair.world.now + SECOND)
-    types = [wire.parse(packet).type for packet in pair.s.packets_to_send()]
-    assert types == [Type.ACK]
+    pair.s.handle_timer(pair.world.now + 50 * MILLISECOND)
+    assert types_sent(pair.s) == [Type.ACK]
+    holding(monkeypatch, None)
+    pair.s.release(pair.world.now + SECOND)
+    assert types_sent(pair.s) == [Type.DISCOVER]
 
 
-def test_while_packets_are_held_neither_probe_nor_answer_is_queued(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("path", [600, 1400])
+def test_the_wait_for_an_answer_begins_when_a_held_probe_leaves(
+    monkeypatch: pytest.MonkeyPatch, path: int
+) -> None:
     pair, log = logged_pair()
-    monkeypatch.setattr(Session, "holding", property(lambda session: session is pair.c))
-    packet = pair.s.protect(Type.DISCOVER, pair.world.now, probe(1400), flags=PROBE)
-    assert deliver(pair, packet, "client") is Verdict.ACCEPTED
-    pair.advance(5 * SECOND)
+    pair.path_mtu = path
+    holding(monkeypatch, pair.c)
+    pair.advance(50 * SECOND)
     assert log.probes() == []
-    monkeypatch.setattr(Session, "holding", False)
-    pair.c.release(pair.world.now)
+    holding(monkeypatch, None)
+    left = pair.world.now
+    pair.c.release(left)
+    pair.run()
+    pair.advance(20 * SECOND)
+    found, sizes = searched(512, 1400, path)
+    assert [size for _, size in log.probes()] == sizes
+    assert [now for now, _ in log.probes()][:2] == [left, left + 2 * SECOND][: len(sizes)]
+    assert pair.c.mtu == found
+
+
+def test_other_bounds_while_a_probe_is_held_wait_until_it_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair, log = logged_pair()
+    holding(monkeypatch, pair.c)
+    pair.advance(5 * SECOND)
+    configure(pair.world.client_core, pair.world.now, mtu_min=600, mtu_max=800)
+    pair.c.discovery.probe_now(pair.world.now)
+    pair.advance(5 * SECOND)
+    holding(monkeypatch, None)
+    left = pair.world.now
+    pair.c.release(left)
+    pair.run()
+    pair.advance(20 * SECOND)
+    assert log.probes() == [(left, 1400), (left + SECOND, 800)]
+    assert pair.c.mtu == 800
+
+
+def test_during_a_rekey_nothing_is_probed() -> None:
+    pair, log = logged_pair()
+    pair.c.state = State.REKEYING
+    pair.advance(10 * SECOND)
+    assert log.probes() == []
+    pair.c.state = State.ESTABLISHED
     pair.advance(SECOND)
     assert [size for _, size in log.probes()] == [1400]
-    pair.advance(20 * SECOND)
-    assert pair.c.mtu == 1400
-    assert pair.c.counters["unsolicited"] == 0
 
 
 def test_while_the_transport_is_full_no_size_is_judged() -> None:
