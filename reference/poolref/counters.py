@@ -75,6 +75,7 @@ EVENT_COUNTERS: Final = (
     "peers_dead",
     "packets_resent",
     "sessions_timed_out",
+    "send_failures",
     "multicast_failures",
     "errors_not_journalled",
 )

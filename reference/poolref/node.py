@@ -19,7 +19,7 @@ import socket
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Final
+from typing import Final, Literal
 
 from . import constants as c
 from .connection import TcpConnection
@@ -31,6 +31,7 @@ from .events import Event, Observer, SessionEstablished
 from .handshake import ServerHandshake
 from .io import system
 from .io.link import BaseLink, Clock
+from .io.raw import RawPort, ipv4_address, source_towards
 from .io.tcp import Link, connected_socket, listening_socket
 from .keylog import Keylog
 from .node_attempt import Attempt
@@ -38,7 +39,10 @@ from .node_session import Session, SessionInfo
 from .node_table import EventCallback, NodeParts, SessionTable
 from .settings import Settings
 
-__all__ = ["EventCallback", "Node", "Session", "SessionInfo", "Settings"]
+__all__ = ["EventCallback", "Node", "Session", "SessionInfo", "Settings", "Transport"]
+
+Transport = Literal["tcp", "raw", "auto"]
+"""AUTO is raw where that is possible and answered, otherwise TCP (section 4)."""
 
 _SEARCH_THREADS: Final = 2
 _RETRY_S: Final = 1.0
@@ -47,6 +51,9 @@ _STOP_S: Final = 5.0
 
 class Node:
     """One POOL node with its 64 sessions.  Use as an asynchronous context manager.
+
+    ``transport`` is what it listens on, and connects over unless told otherwise.  Listening on ``auto`` is
+    listening on both, on TCP alone without the capability for raw.
 
     ``clock`` gives monotonic ns, ``wall_clock`` UNIX ns, ``rng(n)`` n random bytes.  ``keylog`` is a file
     to append to or a callable that takes lines.  ``observer`` sees every packet of every connection with
@@ -57,6 +64,7 @@ class Node:
         self,
         settings: Settings | None = None,
         *,
+        transport: Transport = "tcp",
         rng: Rng = system.random_bytes,
         clock: Clock = system.monotonic,
         wall_clock: Clock = system.wall_clock,
@@ -73,6 +81,8 @@ class Node:
         self._attempts: set[Attempt] = set()
         self._listener: _Listener | None = None
         self._executor: ThreadPoolExecutor | None = None
+        self._transport = transport
+        self._raw: RawPort | None = None
 
     async def __aenter__(self) -> Node:
         """MissingPrimitive when a cryptographic primitive is absent or wrong: the node does not start."""
@@ -88,8 +98,8 @@ class Node:
     async def stop(self) -> None:
         """Close everything: the listener, attempts under way, every session with a CLOSE.  Idempotent.
 
-        Waits at most 5 s each for what was sent to go out and for the peers to close as well; cancelled
-        meanwhile, it drops the connections.
+        Waits at most 5 s each for what was sent to go out and for the peers to close as well, over raw to
+        acknowledge that; cancelled meanwhile, it drops the connections.
         """
         executor, self._executor = self._executor, None
         self.stop_listening()
@@ -106,26 +116,38 @@ class Node:
             for session in self.sessions():
                 self._table.release(session)
             self._table.wake_acceptors()
+            raw, self._raw = self._raw, None
+            if raw is not None:
+                raw.close()
             if executor is not None:
                 executor.shutdown(wait=False, cancel_futures=True)
 
     # -- listening -------------------------------------------------------------------------------------
 
     async def listen(self, host: str | None = None, port: int = c.DEFAULT_PORT) -> int:
-        """Accept sessions; returns the bound port (a free one for port 0).
+        """Accept sessions; returns the bound port (a free one for port 0).  Raw IP has no ports.
 
-        Without ``host`` on all addresses of both families.  EALREADY when already listening, otherwise the
-        errno of bind.
+        Without ``host`` on all addresses of both families.  EALREADY when already listening; for raw EPERM
+        without the capability, EAFNOSUPPORT for an IPv6 address; otherwise the errno of bind.
         """
         self._running()
         if self._listener is not None:
             raise LocalError(errno.EALREADY, f"already listening on port {self._listener.port}")
-        sock = listening_socket(host, port)
+        raw, address = None, None
+        if self._transport != "tcp":
+            try:
+                address = None if host is None else (await ipv4_address(host))[-4:]
+                raw = self._raw_port()
+            except OSError:
+                if self._transport == "raw":
+                    raise
+        sock = None if self._transport == "raw" else listening_socket(host, port)
         try:
-            listener = self._listener = _Listener(self._parts, sock)
-            await listener.start()
+            listener = self._listener = _Listener(self._parts, sock, port)
+            await listener.start(raw, address)
         except BaseException:
-            sock.close()
+            if sock is not None:
+                sock.close()
             self.stop_listening()
             raise
         return listener.port
@@ -159,13 +181,19 @@ class Node:
     # -- connecting ------------------------------------------------------------------------------------
 
     async def connect(
-        self, host: str, port: int = c.DEFAULT_PORT, *, timeout: float | None = None
+        self,
+        host: str,
+        port: int = c.DEFAULT_PORT,
+        *,
+        timeout: float | None = None,
+        transport: Transport | None = None,
     ) -> Session:
-        """Establish a session with the node at a literal address or host name.
+        """Establish a session with the node at a literal address or host name, over the node's transport
+        unless another one is given.
 
         ``timeout`` in seconds bounds the whole attempt beside the protocol's own limits (HS-09).  ENOSPC
         without a free slot, ETIMEDOUT (PoolTimeout), ECONNREFUSED, EPROTONOSUPPORT, EBADMSG, ERANGE (the
-        puzzle is too difficult).
+        puzzle is too difficult); for ``raw`` EPERM without the capability, EAFNOSUPPORT for an IPv6 peer.
         """
         executor = self._running()
         index = self._parts.core.slots.take()
@@ -175,7 +203,7 @@ class Node:
         self._attempts.add(attempt)
         try:
             async with asyncio.timeout(timeout):
-                return await attempt.run(await _reach(host, port))
+                return await self._attempt(attempt, host, port, transport or self._transport)
         except TimeoutError as error:
             if error.errno is not None:
                 raise
@@ -183,6 +211,28 @@ class Node:
         finally:
             self._attempts.discard(attempt)
             attempt.finish()
+
+    async def _attempt(self, attempt: Attempt, host: str, port: int, transport: Transport) -> Session:
+        if transport == "raw":
+            return await attempt.run_raw(self._raw_port(), await ipv4_address(host), c.CHALLENGE_TIMEOUT)
+        if transport == "auto":
+            try:
+                raw, address = self._raw_port(), await ipv4_address(host)
+                source_towards(address)
+            except OSError:
+                pass  # no capability, no IPv4, no way there
+            else:
+                try:
+                    return await attempt.run_raw(raw, address, c.AUTO_TIMEOUT)
+                except OSError:
+                    if not attempt.renew():
+                        raise
+        return await attempt.run(await _reach(host, port))
+
+    def _raw_port(self) -> RawPort:
+        if self._raw is None:
+            self._raw = RawPort(self._parts.core, self._parts.clock)
+        return self._raw
 
     # -- looking ---------------------------------------------------------------------------------------
 
@@ -227,26 +277,35 @@ async def _reach(host: str, port: int) -> socket.socket:
 class _Listener:
     """LinkOwner of the accepted connections; RandomnessError when the node cannot draw its secret."""
 
-    def __init__(self, parts: NodeParts, sock: socket.socket) -> None:
-        self.port: int = sock.getsockname()[1]
+    def __init__(self, parts: NodeParts, sock: socket.socket | None, port: int) -> None:
+        self.port: int = port if sock is None else sock.getsockname()[1]
         self._sock = sock
+        self._raw: RawPort | None = None
         self._parts = parts
         self._responder = responder_for(parts.core, parts.clock())
         self._pending: dict[BaseLink, ServerHandshake] = {}  # the oldest first
         self._server: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    async def start(self) -> None:
+    async def start(self, raw: RawPort | None, address: bytes | None) -> None:
+        """``address`` (4 bytes) is the only one to listen on over raw, if given."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: Link(self, self._parts.clock, loop), sock=self._sock, backlog=c.MAX_PENDING_HANDSHAKES
-        )
+        if self._sock is not None:
+            self._server = await loop.create_server(
+                lambda: Link(self, self._parts.clock, loop), sock=self._sock, backlog=c.MAX_PENDING_HANDSHAKES
+            )
+        if raw is not None:
+            self._raw = raw
+            raw.listen(self, self._responder, address)
         self._rotate()
 
     def stop(self) -> None:
         if self._server is not None:
             self._server.close()
             self._server = None
+        if self._raw is not None:
+            self._raw.stop_listening()
+            self._raw = None
         if self._timer is not None:
             self._timer.cancel()
         for link in list(self._pending):
@@ -265,7 +324,8 @@ class _Listener:
 
     def link_event(self, link: BaseLink, event: Event) -> None:
         if isinstance(event, SessionEstablished):
-            del self._pending[link]
+            self._pending.pop(link, None)  # over raw it was never there
+            self._parts.table.links.add(link)
             self._parts.table.establish(link, incoming=True)
         self._parts.table.event(link, event)
 

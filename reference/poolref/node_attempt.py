@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One outgoing connection attempt of a node, from the connected socket to the session."""
+"""One outgoing connection attempt of a node, from the first packet to the session."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from .errors import HandshakeError, RandomnessError
 from .events import Event, HandshakeFailed, PuzzlePosed, SessionEstablished
 from .handshake import ClientHandshake
 from .io.link import BaseLink
+from .io.raw import RawPort
 from .io.tcp import Link
 from .node_session import Session
 from .node_table import NodeParts
 from .puzzle import START_SIZE, Search
+from .raw_connection import RawConnection
+from .raw_handshake import RawClientHandshake
 
 _SEARCH_CHUNK: Final = 1024
 
@@ -48,9 +51,35 @@ class Attempt:
         except BaseException:
             sock.close()
             raise
-        session = await self._result
-        self._delivered = True
-        return session
+        return await self._outcome()
+
+    async def run_raw(self, port: RawPort, address: bytes, patience: int) -> Session:
+        """Run the handshake over raw IP with a peer (16 bytes of address), whose CHALLENGE may take
+        ``patience`` ns.
+        """
+        parts, peer = self._parts, Peer(address)
+        handshake = self._handshake = RawClientHandshake(
+            core=parts.core,
+            index=self._index,
+            now=parts.clock(),
+            peer=peer,
+            in_use=lambda session_id: parts.table.in_use(address, session_id),
+            patience=patience,
+        )
+        self._link = port.attempt(self, RawConnection(peer, handshake))
+        parts.table.links.add(self._link)
+        self._link.flush()
+        return await self._outcome()
+
+    def renew(self) -> bool:
+        """Whether another transport may be tried, because nobody answered over raw (TRN-05); if so, be ready
+        for it.
+        """
+        if not isinstance(self._handshake, RawClientHandshake) or not self._handshake.unanswered:
+            return False
+        self._handshake = self._link = None
+        self._result = asyncio.get_running_loop().create_future()
+        return True
 
     def fail(self, error: OSError) -> None:
         """Let :meth:`run` raise, unless it has its result already."""
@@ -72,6 +101,11 @@ class Attempt:
         elif not self._delivered and self._link is not None and self._link.connection.session is not None:
             self._link.connection.session.close(self._parts.clock())
             self._link.flush()
+
+    async def _outcome(self) -> Session:
+        session = await self._result
+        self._delivered = True
+        return session
 
     # -- LinkOwner -------------------------------------------------------------------------------------
 

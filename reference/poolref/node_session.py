@@ -94,7 +94,7 @@ class Session(Operations):
     @property
     def active(self) -> bool:
         """Whether the session can still send."""
-        return self.core.end is None
+        return self.core.active
 
     async def send(self, data: bytes, channel: int = 0) -> None:
         """Send a message of 1..65535 bytes: EINVAL, EMSGSIZE, ENOTCONN (DATA-01).
@@ -102,7 +102,7 @@ class Session(Operations):
         Waits while the transport or the session takes no more; cancelled meanwhile, it has sent nothing.
         Returning says that the message is on its way, not that it arrived.
         """
-        while (self.link.full or not self.core.writable) and self.core.end is None:
+        while (self.link.full or not self.core.writable) and self.core.active:
             await self._woken(self._senders)
         self.core.send(data, self._clock(), channel)
         self.link.flush_soon(len(data))
@@ -158,9 +158,14 @@ class Session(Operations):
         """End the session at both sides (CLS-01); does nothing once it ended.  Received messages stay
         readable.
 
-        What :meth:`send` took goes out before, if that takes no longer than 5 s; cancelled meanwhile, the
-        session is closed at once.
+        What :meth:`send` took goes out before, over raw it arrives before, if that takes no longer than 5 s.
+        Over TCP, cancelled meanwhile, the session is closed at once.
         """
+        if self.core.reliable:  # it drains itself, and its CLOSE is acknowledged
+            self.core.close(self._clock(), code)
+            self.flush()
+            await self.wait_closed()
+            return
         try:
             async with asyncio.timeout(c.LINGER / c.SECOND):
                 while self.core.unsent and self.core.end is None:
@@ -238,7 +243,7 @@ class Session(Operations):
     def changed(self) -> None:
         """Something happened: let those look again to whom it may make a difference."""
         core = self.core
-        if self._senders and (core.end is not None or (core.writable and not self.link.full)):
+        if self._senders and (not core.active or (core.writable and not self.link.full)):
             wake(self._senders)
         if self._watchers:
             wake(self._watchers)
