@@ -45,7 +45,23 @@ IOC_SESSIONS = _ioc(_WRITE | _READ, 5, SESSION_LIST.size)
 IOC_CLOSE_SESS = _ioc(_WRITE, 6, 4)
 IOC_STOP = _ioc(_NONE, 7, 0)
 IOC_CHANNEL = _ioc(_WRITE | _READ, 8, CHANNEL_REQ.size)
-IOC_CONTROL = _ioc(_WRITE | _READ, 32, 24)
+IOC_CONTROL = _ioc(_WRITE | _READ, 32, 24)  # CONTROL_REQ below
+
+CONTROL_REQ = struct.Struct("=IB3xIiQ")
+PARAMETERS = struct.Struct("=BBHIIHHQ")  # params of section 14 and the deadline, in host order (E-97)
+
+CONTROL_REKEY, CONTROL_CONFIGURE, CONTROL_CONFIRM, CONTROL_ROLLBACK = 1, 2, 3, 4
+CONTROL_JOURNAL, CONTROL_EXCHANGE, CONTROL_CHALLENGE, CONTROL_PROBE = 5, 6, 7, 8
+
+DEFAULT_PARAMETERS = {
+    "difficulty": 16,
+    "heartbeat_s": 5,
+    "rekey_packets": 1 << 28,
+    "rekey_s": 3600,
+    "mtu_min": 512,
+    "mtu_max": 1400,
+}
+"""What a module starts with, unless its parameters say otherwise (section 14)."""
 
 CHANNEL_SUBSCRIBE, CHANNEL_UNSUBSCRIBE, CHANNEL_LIST = 1, 2, 3
 
@@ -222,20 +238,132 @@ class PoolDevice:
             return []
         return [n for n in range(256) if bitmap.raw[n >> 3] >> (n & 7) & 1]
 
+    def control(self, index: int, operation: int, data: bytes = b"") -> int:
+        """An operation of the extension ioctl CONTROL (ABI-17): its result. OSError(EOPNOTSUPP) with a text
+        that says so where a build does not have the ioctl or the operation.
+        """
+        buffer = ctypes.create_string_buffer(data, max(len(data), 1))
+        request = CONTROL_REQ.pack(index, operation, len(data), 0, ctypes.addressof(buffer) if data else 0)
+        try:
+            answer = self.raw_ioctl(IOC_CONTROL, request)[1]
+        except OSError as exc:
+            if exc.errno in (errno.ENOTTY, errno.EOPNOTSUPP):
+                what = (
+                    "the CONTROL ioctl" if exc.errno == errno.ENOTTY else f"operation {operation} of CONTROL"
+                )
+                raise OSError(errno.EOPNOTSUPP, f"this build of the module does not have {what}") from exc
+            raise
+        result = int(CONTROL_REQ.unpack(answer)[3])
+        if result < 0:
+            raise OSError(-result, os.strerror(-result))
+        return result
+
+    def rekey(self, index: int) -> None:
+        """Begin a rekey now."""
+        self.control(index, CONTROL_REKEY)
+
+    def configure(self, index: int, deadline_ns: int, **params: int) -> int:
+        """Propose a configuration to the peer, `DEFAULT_PARAMETERS` where nothing else is stated; the version
+        proposed.
+        """
+        values = {**DEFAULT_PARAMETERS, **params}
+        packed = PARAMETERS.pack(
+            values["difficulty"],
+            0,
+            values["heartbeat_s"],
+            values["rekey_packets"],
+            values["rekey_s"],
+            values["mtu_min"],
+            values["mtu_max"],
+            deadline_ns,
+        )
+        return self.control(index, CONTROL_CONFIGURE, packed)
+
+    def confirm(self, index: int) -> int:
+        """Make what the peer accepted permanent."""
+        return self.control(index, CONTROL_CONFIRM)
+
+    def rollback(self, index: int) -> int:
+        """Let the peer undo what was proposed."""
+        return self.control(index, CONTROL_ROLLBACK)
+
+    def request_journal(self, index: int) -> list[dict[str, int | str]]:
+        """Ask for the peer's journal. The module verifies it and shows none of it, so nothing is returned."""
+        self.control(index, CONTROL_JOURNAL)
+        return []
+
+    def exchange(self, index: int) -> None:
+        """Tell the peer of other peers now."""
+        self.control(index, CONTROL_EXCHANGE)
+
+    def challenge(self, index: int) -> None:
+        """Send an integrity challenge now."""
+        self.control(index, CONTROL_CHALLENGE)
+
+    def probe_mtu(self, index: int) -> int:
+        """Probe the path now; the session's mtu as of before, since the search takes seconds."""
+        self.control(index, CONTROL_PROBE)
+        return next((row.telemetry["mtu"] for row in self.sessions() if row.index == index), 0)
+
+    def journal(self) -> list[dict[str, int | str]]:
+        """/proc/pool/journal: one mapping an entry; hash and detail only where a build shows them."""
+        entries: list[dict[str, int | str]] = []
+        for line in self._lines("journal")[1:]:
+            words = line.split(None, 6)
+            if len(words) < 5 or not (words[0] + words[1]).isdecimal():
+                continue
+            entries.append(
+                {
+                    "index": int(words[0]),
+                    "timestamp": int(words[1]),
+                    "type": words[2],
+                    "before": int(words[3]),
+                    "after": int(words[4]),
+                    "hash": words[5] if len(words) > 5 else "",
+                    "detail": words[6] if len(words) > 6 else "",
+                }
+            )
+        return entries
+
+    def peers(self) -> list[dict[str, int | str]]:
+        """/proc/pool/peers: one mapping a peer; OSError(ENOENT) where a build has none."""
+        rows = [line.split() for line in self._lines("peers")[1:]]
+        return [
+            {"address": row[0], "port": int(row[1]), "source": row[2], "age_s": int(row[3]), "pubkey": row[4]}
+            for row in rows
+            if len(row) == 5
+        ]
+
+    def integrity(self) -> dict[str, str]:
+        """/proc/pool/integrity as a mapping of its `name: value` lines; OSError(ENOENT) where a build has
+        none.
+        """
+        return self._pairs("integrity")
+
+    def stats(self) -> dict[str, str]:
+        """The same as `status`."""
+        return self.status()
+
     def counters(self) -> dict[str, int]:
         """/proc/pool/counters as a mapping; OSError(ENOENT) where a build has none."""
-        lines = (self._proc / "counters").read_text(errors="replace").splitlines()
-        pairs = (line.split() for line in lines)
+        pairs = (line.split() for line in self._lines("counters"))
         return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}
 
     def details(self) -> list[dict[str, str]]:
         """/proc/pool/details: one mapping of key=value a session; OSError(ENOENT) where a build has none."""
-        lines = (self._proc / "details").read_text(errors="replace").splitlines()
+        lines = self._lines("details")
         return [
             dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines if "=" in line
         ]
 
     def status(self) -> dict[str, str]:
         """/proc/pool/status as a mapping of its `name: value` lines."""
-        lines = (self._proc / "status").read_text(errors="replace").splitlines()
-        return {k.strip(): v.strip() for k, sep, v in (line.partition(":") for line in lines) if sep}
+        return self._pairs("status")
+
+    def _lines(self, name: str) -> list[str]:
+        return (self._proc / name).read_text(errors="replace").splitlines()
+
+    def _pairs(self, name: str) -> dict[str, str]:
+        return {
+            k.strip(): v.strip() for k, sep, v in (line.partition(":") for line in self._lines(name)) if sep
+        }
