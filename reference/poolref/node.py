@@ -31,29 +31,33 @@ from .events import Event, Observer, SessionEstablished
 from .handshake import ServerHandshake
 from .io import system
 from .io.link import BaseLink, Clock
+from .io.multicast import Multicast
 from .io.raw import RawPort, ipv4_address, source_towards
 from .io.tcp import Link, connected_socket, listening_socket
 from .keylog import Keylog
 from .node_attempt import Attempt
 from .node_session import Session, SessionInfo
 from .node_table import EventCallback, NodeParts, SessionTable
+from .node_view import NodeStats, NodeView
 from .settings import Settings
 
-__all__ = ["EventCallback", "Node", "Session", "SessionInfo", "Settings", "Transport"]
+__all__ = ["EventCallback", "Node", "NodeStats", "Session", "SessionInfo", "Settings", "Transport"]
 
 Transport = Literal["tcp", "raw", "auto"]
 """AUTO is raw where that is possible and answered, otherwise TCP (section 4)."""
 
+_ANYWHERE: Final = ("0.0.0.0", "::")
 _SEARCH_THREADS: Final = 2
 _RETRY_S: Final = 1.0
 _STOP_S: Final = 5.0
 
 
-class Node:
+class Node(NodeView):
     """One POOL node with its 64 sessions.  Use as an asynchronous context manager.
 
     ``transport`` is what it listens on, and connects over unless told otherwise.  Listening on ``auto`` is
-    listening on both, on TCP alone without the capability for raw.
+    listening on both, on TCP alone without the capability for raw.  With ``discovery`` it announces itself
+    by multicast while it listens, and hears others (DISC-01): on every network interface, or the one named.
 
     ``clock`` gives monotonic ns, ``wall_clock`` UNIX ns, ``rng(n)`` n random bytes.  ``keylog`` is a file
     to append to or a callable that takes lines.  ``observer`` sees every packet of every connection with
@@ -65,6 +69,7 @@ class Node:
         settings: Settings | None = None,
         *,
         transport: Transport = "tcp",
+        discovery: bool | str = False,
         rng: Rng = system.random_bytes,
         clock: Clock = system.monotonic,
         wall_clock: Clock = system.wall_clock,
@@ -74,19 +79,26 @@ class Node:
     ) -> None:
         log = keylog if keylog is None or callable(keylog) else system.keylog_file(keylog)
         core = NodeCore(settings or Settings(), rng, wall_clock, observer=observer, keylog=log)
-        self._table = SessionTable(core, clock)
-        self._table.events = events
-        core.stir = self._table.stir
-        self._parts = NodeParts(core, clock, self._table)
+        table = SessionTable(core, clock)
+        super().__init__(core, table, clock)
+        table.events = events
+        core.stir = table.stir
+        self._parts = NodeParts(core, clock, table)
         self._attempts: set[Attempt] = set()
         self._listener: _Listener | None = None
         self._executor: ThreadPoolExecutor | None = None
         self._transport = transport
         self._raw: RawPort | None = None
+        self._discovery = discovery
+        self._multicast: Multicast | None = None
 
     async def __aenter__(self) -> Node:
         """MissingPrimitive when a cryptographic primitive is absent or wrong: the node does not start."""
         self_test()
+        if self._discovery:
+            interface = self._discovery if isinstance(self._discovery, str) else None
+            self._multicast = Multicast(self._core, self._clock, interface=interface)
+            self._multicast.start()
         self._executor = ThreadPoolExecutor(_SEARCH_THREADS, "poolref-puzzle")
         return self
 
@@ -103,6 +115,9 @@ class Node:
         """
         executor, self._executor = self._executor, None
         self.stop_listening()
+        multicast, self._multicast = self._multicast, None
+        if multicast is not None:
+            multicast.stop()
         for attempt in list(self._attempts):
             attempt.fail(LocalError(errno.ECANCELED, "the node is stopping"))
             attempt.finish()
@@ -136,7 +151,8 @@ class Node:
         raw, address = None, None
         if self._transport != "tcp":
             try:
-                address = None if host is None else (await ipv4_address(host))[-4:]
+                if host is not None and host not in _ANYWHERE:
+                    address = (await ipv4_address(host))[-4:]
                 raw = self._raw_port()
             except OSError:
                 if self._transport == "raw":
@@ -150,6 +166,8 @@ class Node:
                 sock.close()
             self.stop_listening()
             raise
+        if self._multicast is not None:
+            self._multicast.listening(listener.port)
         return listener.port
 
     @property
@@ -162,6 +180,8 @@ class Node:
         if self._listener is not None:
             self._listener.stop()
             self._listener = None
+            if self._multicast is not None:
+                self._multicast.listening(None)
 
     async def accept(self, timeout: float | None = None) -> Session:
         """The next incoming session in order of establishment; PoolTimeout after ``timeout`` seconds."""
@@ -233,30 +253,6 @@ class Node:
         if self._raw is None:
             self._raw = RawPort(self._parts.core, self._parts.clock)
         return self._raw
-
-    # -- looking ---------------------------------------------------------------------------------------
-
-    @property
-    def events(self) -> EventCallback | None:
-        """Who is told of every event."""
-        return self._table.events
-
-    @events.setter
-    def events(self, callback: EventCallback | None) -> None:
-        self._table.events = callback
-
-    @property
-    def settings(self) -> Settings:
-        """What the node was configured with."""
-        return self._parts.core.settings
-
-    def sessions(self) -> list[Session]:
-        """The sessions that hold a slot, by index."""
-        return sorted(self._table.by_link.values(), key=lambda session: session.index)
-
-    def counters(self) -> dict[str, int]:
-        """Every counter by name, over all sessions and handshakes so far."""
-        return dict(self._parts.core.counters)
 
     def _running(self) -> ThreadPoolExecutor:
         if self._executor is None:

@@ -22,6 +22,9 @@ from .node_operations import Operations, wake
 from .session import Session as SessionCore
 from .wire import Telemetry
 
+Traffic = tuple[int, int, int, int, int]
+"""Bytes sent and received, packets sent and received, rekeys."""
+
 _MAPPED_PREFIX: Final = "::ffff:"
 _GRACEFUL: Final = ("closed", "local", "end_of_stream")
 """How a session ends in the regular way (CLS-01, CLS-03), if it carries no code."""
@@ -50,6 +53,8 @@ class SessionInfo:
     packets_sent: int
     packets_recv: int
     rekey_count: int
+    untrusted: bool
+    """Integrity or journal checks speak against the peer."""
     channels: tuple[int, ...]
     telemetry: Telemetry
     peer_telemetry: Telemetry | None
@@ -200,9 +205,16 @@ class Session(Operations):
         """Every counter by name, of this session and its handshake alone."""
         return dict(self.core.counters)
 
+    def traffic(self) -> Traffic:
+        """The figures of :class:`SessionInfo` that add up over sessions."""
+        core = self.core
+        sent = core.next_seq - core.first_seq
+        return core.bytes_sent, core.delivery.bytes_received, sent, core.window.received, core.keys.epoch
+
     def info(self) -> SessionInfo:
         """A snapshot of the session."""
         core = self.core
+        bytes_sent, bytes_recv, packets_sent, packets_recv, rekey_count = self.traffic()
         peer = ip_text(self.link.peer_ip)
         return SessionInfo(
             index=core.index,
@@ -216,11 +228,12 @@ class Session(Operations):
             version=VERSION,
             epoch=core.keys.epoch,
             mtu=core.mtu,
-            bytes_sent=core.bytes_sent,
-            bytes_recv=core.delivery.bytes_received,
-            packets_sent=core.next_seq - core.first_seq,
-            packets_recv=core.window.received,
-            rekey_count=0,
+            bytes_sent=bytes_sent,
+            bytes_recv=bytes_recv,
+            packets_sent=packets_sent,
+            packets_recv=packets_recv,
+            rekey_count=rekey_count,
+            untrusted=core.untrusted,
             channels=core.subscriptions.listed(),
             telemetry=core.heartbeats.report(self._clock()),
             peer_telemetry=core.heartbeats.peer_report,

@@ -12,7 +12,7 @@ from .core import NodeCore
 from .errors import PoolTimeout
 from .events import Event
 from .io.link import BaseLink, Clock
-from .node_session import Session
+from .node_session import Session, Traffic
 from .session import Session as SessionCore
 
 EventCallback = Callable[[Session | None, Event], None]
@@ -27,6 +27,8 @@ class SessionTable:
         self.links: set[BaseLink] = set()
         self.by_link: dict[BaseLink, Session] = {}
         self.events: EventCallback | None = None
+        self.ended_traffic: Traffic = (0, 0, 0, 0, 0)
+        """That of sessions that no longer hold a slot."""
         self._clock = clock
         self._incoming: deque[Session] = deque()
         self._accepting: deque[asyncio.Future[None]] = deque()
@@ -73,6 +75,11 @@ class SessionTable:
         """Take a session out of the table; idempotent."""
         if self.by_link.pop(session.link, None) is not None:
             self.core.slots.release(session.core.index)
+            sent, received, out, came, rekeys = self.ended_traffic
+            more = session.traffic()
+            self.ended_traffic = (
+                sent + more[0], received + more[1], out + more[2], came + more[3], rekeys + more[4]
+            )  # fmt: skip
             if session in self._incoming:
                 self._incoming.remove(session)
 
