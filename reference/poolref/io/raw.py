@@ -86,7 +86,9 @@ class RawSocket:
         return True
 
     def close(self) -> None:
-        """Nothing is sent or received any more."""
+        """Nothing is sent or received any more; idempotent."""
+        if self._socket.fileno() < 0:
+            return
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
         self._backlog.clear()
