@@ -17,6 +17,7 @@ struct pool_session;
 
 #define POOL_HANDSHAKE_BUF	2048	/* a longer packet is skipped, unread */
 #define POOL_TXQ_BYTES		(256 << 10)
+#define POOL_TXQ_CONTROL_BYTES	(64 << 10)	/* beyond that, for what is no message */
 #define POOL_LINGER_MS		2000
 
 enum pool_phase {
@@ -59,10 +60,15 @@ struct pool_conn {
 	unsigned long deadline;		/* what the timer waits for, in jiffies */
 };
 
-/* A packet on its way out. */
+/* A packet on its way out; data begins with the header. */
 struct pool_txbuf {
 	struct list_head list;
 	u32 len, sent;
+	/* For the header, which is written when the packet is sealed. */
+	u16 flags;
+	u8 type, channel, mark;
+	bool exact_ack;
+	u64 ack;
 	u8 data[];
 };
 
@@ -118,6 +124,7 @@ struct pool_hdr *pool_conn_peek(struct pool_conn *c);
 int pool_conn_grow(struct pool_conn *c);
 
 struct pool_txbuf *pool_txbuf_alloc(u32 payload_len);
+void pool_free_packets(struct list_head *packets);
 /* tx_lock is held. */
 void pool_conn_queue(struct pool_conn *c, struct pool_txbuf *b);
 void pool_conn_flush(struct pool_conn *c);

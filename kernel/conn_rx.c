@@ -109,7 +109,10 @@ static int conn_dispatch(struct pool_conn *c)
 		if (pool_rxq_full(s))
 			return POOL_RX_PAUSE;
 		c->rx_head += POOL_HDR_LEN + pool_hdr_payload_len(packet);
+		/* The packet may end the session, and with that the connection's reference. */
+		pool_session_get(s);
 		next = pool_session_receive(s, packet);
+		pool_session_put(s);
 	}
 	return next;
 }

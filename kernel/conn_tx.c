@@ -7,13 +7,19 @@
 
 #define FLUSH_VECS	16
 
-void pool_conn_drop_txq(struct pool_conn *c)
+/* Some are not sealed yet. */
+void pool_free_packets(struct list_head *packets)
 {
 	struct pool_txbuf *b, *next;
 
-	list_for_each_entry_safe(b, next, &c->txq, list)
-		kvfree(b);
-	INIT_LIST_HEAD(&c->txq);
+	list_for_each_entry_safe(b, next, packets, list)
+		kvfree_sensitive(b, struct_size(b, data, b->len));
+	INIT_LIST_HEAD(packets);
+}
+
+void pool_conn_drop_txq(struct pool_conn *c)
+{
+	pool_free_packets(&c->txq);
 	c->txq_bytes = 0;
 }
 
@@ -22,9 +28,8 @@ struct pool_txbuf *pool_txbuf_alloc(u32 payload_len)
 	struct pool_txbuf *b = kvmalloc(struct_size(b, data, POOL_HDR_LEN + payload_len), GFP_KERNEL);
 
 	if (b) {
+		memset(b, 0, sizeof(*b) + POOL_HDR_LEN);
 		b->len = POOL_HDR_LEN + payload_len;
-		b->sent = 0;
-		memset(b->data, 0, POOL_HDR_LEN);
 	}
 	return b;
 }

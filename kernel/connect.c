@@ -292,6 +292,7 @@ static int handshake(struct pool_session *s, struct attempt *a)
 	if (err)
 		return err;
 	pool_keys_derive(&s->keys, a->shared);
+	memcpy(s->shared, a->shared, sizeof(s->shared));
 	WRITE_ONCE(s->state, POOL_CHALLENGED);
 	err = solve(a);
 	if (err)

@@ -5,7 +5,7 @@
 #include <crypto/algapi.h>
 #include "conn.h"
 #include "cookie.h"
-#include "params.h"
+#include "config.h"
 
 #define ROTATE_SEC		300		/* HS-05 */
 #define KEEP_PREVIOUS_SEC	31
@@ -143,7 +143,7 @@ static u8 current_difficulty(void)
 	}
 	spin_unlock(&load_lock);
 	steps = issued > verified ? (issued - verified) / LOAD_STEP : 0;
-	return min_t(u32, pool_params.difficulty + steps, DIFFICULTY_MAX);
+	return min_t(u32, pool_config_params().difficulty + steps, DIFFICULTY_MAX);
 }
 
 static void cookie_mac(u8 mac[8], const u8 secret[POOL_SECRET_LEN], const struct pool_cookie *cookie,

@@ -8,6 +8,7 @@
 #include <net/ipv6.h>
 #include "conn.h"
 #include "connect.h"
+#include "control.h"
 #include "device.h"
 #include "faults.h"
 #include "session.h"
@@ -224,6 +225,25 @@ static long do_channel(void __user *arg)
 	return err;
 }
 
+static long do_control(void __user *arg)
+{
+	struct pool_control_req req;
+	struct pool_session *s;
+	long err;
+
+	if (copy_from_user(&req, arg, sizeof(req)))
+		return -EFAULT;
+	if (memchr_inv(req.reserved, 0, sizeof(req.reserved)) || req.op < POOL_CONTROL_REKEY ||
+	    req.op > POOL_CONTROL_PROBE)
+		return -EINVAL;
+	s = get_active(req.session_idx);
+	if (IS_ERR(s))
+		return PTR_ERR(s);
+	err = pool_control(s, &req);
+	pool_session_put(s);
+	return err;
+}
+
 static long pool_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
 	void __user *uarg = (void __user *)arg;
@@ -247,7 +267,7 @@ static long pool_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	case POOL_IOC_CHANNEL:
 		return do_channel(uarg);
 	case POOL_IOC_CONTROL:
-		return -EOPNOTSUPP;
+		return do_control(uarg);
 	}
 	return -ENOTTY;
 }

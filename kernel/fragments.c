@@ -5,9 +5,10 @@
 #include <linux/slab.h>
 #include "conn.h"
 #include "counters.h"
+#include "parts.h"
 #include "session.h"
 
-#define FRAG_TIMEOUT	(5 * HZ)
+#define FRAG_TIMEOUT_NS	(5ULL * NSEC_PER_SEC)
 
 static void reassembly_free(struct pool_reassembly *r)
 {
@@ -58,7 +59,7 @@ static struct pool_reassembly *reassembly_start(struct pool_session *s, u32 msg_
 			r = &s->reassembly[i];
 			break;
 		}
-		if (time_before(s->reassembly[i].touched, r->touched))
+		if (s->reassembly[i].touched_ns < r->touched_ns)
 			r = &s->reassembly[i];
 	}
 	if (r->msg) {
@@ -76,7 +77,9 @@ static struct pool_reassembly *reassembly_start(struct pool_session *s, u32 msg_
 	r->msg_id = msg_id;
 	r->total_len = total;
 	r->channel = channel;
-	pool_session_arm(s, &s->frag_work, FRAG_TIMEOUT);
+	r->touched_ns = ktime_get_ns();
+	if (s->due[POOL_PART_FRAGMENTS] == POOL_NEVER)
+		pool_part_set(s, POOL_PART_FRAGMENTS, r->touched_ns + FRAG_TIMEOUT_NS);
 	return r;
 }
 
@@ -141,7 +144,7 @@ void pool_fragment_receive(struct pool_session *s, const struct pool_hdr *h, con
 		goto discard;
 	if (!fresh)
 		return;
-	r->touched = jiffies;
+	r->touched_ns = ktime_get_ns();
 	r->covered += fresh;
 	if (r->covered < total)
 		return;
@@ -159,35 +162,33 @@ discard:
 		reassembly_free(r);
 }
 
-void pool_fragments_work(struct work_struct *work)
+void pool_fragments_timer(struct pool_session *s, u64 now)
 {
-	struct pool_session *s = container_of(to_delayed_work(work), struct pool_session, frag_work);
-	unsigned long oldest = jiffies;
-	bool any = false;
+	u64 next = POOL_NEVER;
 	int i;
 
-	mutex_lock(&s->conn->rx_lock);
 	for (i = 0; i < POOL_REASSEMBLIES; i++) {
 		struct pool_reassembly *r = &s->reassembly[i];
 
 		if (!r->msg)
 			continue;
-		/* A receiver that does not read cannot expect the rest (DATA-04). */
-		if (s->rx_paused)
-			r->touched = jiffies;
-		if (time_after_eq(jiffies, r->touched + FRAG_TIMEOUT)) {
+		if (now >= r->touched_ns + FRAG_TIMEOUT_NS) {
 			pool_count(frag_timeout);
 			reassembly_free(r);
-			continue;
+		} else {
+			next = min(next, r->touched_ns + FRAG_TIMEOUT_NS);
 		}
-		if (time_before(r->touched, oldest))
-			oldest = r->touched;
-		any = true;
 	}
-	if (any && !s->ended)
-		pool_session_arm(s, &s->frag_work, oldest + FRAG_TIMEOUT - jiffies);
-	mutex_unlock(&s->conn->rx_lock);
-	pool_session_put(s);
+	pool_part_set(s, POOL_PART_FRAGMENTS, next);
+}
+
+/* A receiver that did not read for so long could not expect the rest (DATA-04). */
+void pool_fragments_postpone(struct pool_session *s, u64 ns)
+{
+	int i;
+
+	for (i = 0; i < POOL_REASSEMBLIES; i++)
+		s->reassembly[i].touched_ns += ns;
 }
 
 void pool_fragments_purge(struct pool_session *s)

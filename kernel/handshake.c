@@ -90,12 +90,12 @@ static int receive_init(struct pool_conn *c, const struct pool_hdr *h)
 	return POOL_RX_NEXT;
 }
 
-/* HS-02: cheap checks first. 0: keys and shared secret are good. */
-static int verify_response(struct pool_conn *c, struct pool_hdr *h, struct pool_keys *keys)
+/* HS-02: cheap checks first. 0: keys and shared are good. */
+static int verify_response(struct pool_conn *c, struct pool_hdr *h, struct pool_keys *keys, u8 shared[POOL_KEY_LEN])
 {
 	struct pool_response *response = (void *)(h + 1);
 	const struct pool_cookie *cookie = (const void *)h->session_id;
-	u8 secret[POOL_SECRET_LEN], private[POOL_KEY_LEN], shared[POOL_KEY_LEN], seed[32];
+	u8 secret[POOL_SECRET_LEN], private[POOL_KEY_LEN], seed[32];
 	u8 proof[POOL_HMAC_LEN];
 	struct pool_binding peer;
 	int err = -EBADMSG;
@@ -136,7 +136,7 @@ static int verify_response(struct pool_conn *c, struct pool_hdr *h, struct pool_
 		pool_count(decrypt_fail);
 		goto out;
 	}
-	pool_hmac(proof, shared, sizeof(shared), h->session_id, POOL_ID_LEN);	/* HS-08 */
+	pool_hmac(proof, shared, POOL_KEY_LEN, h->session_id, POOL_ID_LEN);	/* HS-08 */
 	if (crypto_memneq(proof, response->sealed_proof, sizeof(proof)))
 		pool_count(bad_proof);
 	else
@@ -144,7 +144,6 @@ static int verify_response(struct pool_conn *c, struct pool_hdr *h, struct pool_
 out:
 	memzero_explicit(secret, sizeof(secret));
 	memzero_explicit(private, sizeof(private));
-	memzero_explicit(shared, sizeof(shared));
 	memzero_explicit(proof, sizeof(proof));
 	return err;
 }
@@ -153,8 +152,8 @@ static int receive_response(struct pool_conn *c, struct pool_hdr *h)
 {
 	struct pool_session *s = NULL;
 	u64 server_seq, client_seq = be64_to_cpu(h->seq);
+	u8 id[POOL_ID_LEN], shared[POOL_KEY_LEN] = {};
 	struct pool_keys keys = {};
-	u8 id[POOL_ID_LEN];
 	int err;
 
 	if (pool_hdr_payload_len(h) != sizeof(struct pool_response) ||
@@ -163,7 +162,7 @@ static int receive_response(struct pool_conn *c, struct pool_hdr *h)
 		return refuse(c, POOL_CODE_AUTH_FAIL);
 	}
 	memcpy(id, h->session_id, sizeof(id));
-	err = verify_response(c, h, &keys);
+	err = verify_response(c, h, &keys, shared);
 	if (err)
 		goto refuse;
 	pool_load_note(true);
@@ -181,6 +180,7 @@ static int receive_response(struct pool_conn *c, struct pool_hdr *h)
 	}
 	memcpy(s->id, id, sizeof(s->id));
 	s->keys = keys;
+	memcpy(s->shared, shared, sizeof(s->shared));
 	s->tx_first = POOL_SEQ_SERVER + (server_seq & POOL_SEQ_START_MASK);
 	s->tx_next = s->tx_first;
 	s->window.highest = client_seq;
@@ -211,7 +211,7 @@ static int receive_response(struct pool_conn *c, struct pool_hdr *h)
 	c->session = s;
 	pool_session_establish(s);
 	/* The handshake ACK consumes S0; its ack is the window's highest, C0 (SEQ-03). */
-	err = pool_send_control(s, POOL_ACK, 0, NULL, 0);
+	err = pool_send_control(s, POOL_ACK, 0, POOL_MARK_NONE, NULL, 0);
 	if (err)
 		pool_session_end_locked(s, POOL_CLOSE_NONE, "the handshake ACK could not be sent");
 	else
@@ -222,6 +222,7 @@ refuse:
 	refuse(c, err == -EBADMSG ? POOL_CODE_AUTH_FAIL : POOL_CODE_OVERLOAD);
 out:
 	memzero_explicit(&keys, sizeof(keys));
+	memzero_explicit(shared, sizeof(shared));
 	if (s)
 		pool_session_put(s);
 	return err ? POOL_RX_STOP : POOL_RX_NEXT;

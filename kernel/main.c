@@ -2,6 +2,7 @@
 #include <linux/module.h>
 #include <linux/rcupdate.h>
 #include "conn.h"
+#include "config.h"
 #include "cookie.h"
 #include "device.h"
 #include "faults.h"
@@ -10,21 +11,21 @@
 #include "selftest.h"
 #include "session.h"
 
-#define DIFFICULTY_LEAST	16
-#define DIFFICULTY_MOST		20
-
-struct pool_params pool_params = { .difficulty = DIFFICULTY_LEAST, .heartbeat_sec = 5 };
-
 static char *transport = "tcp";
 static uint version = POOL_VERSION;
+static uint difficulty = 16, heartbeat_sec = 5, rekey_packets = 1 << 28, rekey_sec = 3600;
 module_param(transport, charp, 0444);
 MODULE_PARM_DESC(transport, "transport of new sessions: tcp (raw and auto are not built yet)");
 module_param(version, uint, 0444);
 MODULE_PARM_DESC(version, "protocol version: 1 (2 is not built yet)");
-module_param_named(difficulty, pool_params.difficulty, uint, 0444);
+module_param(difficulty, uint, 0444);
 MODULE_PARM_DESC(difficulty, "leading zero bits asked of a client's puzzle solution, 16-20");
-module_param_named(heartbeat_sec, pool_params.heartbeat_sec, uint, 0444);
+module_param(heartbeat_sec, uint, 0444);
 MODULE_PARM_DESC(heartbeat_sec, "seconds between heartbeats, 1-30");
+module_param(rekey_packets, uint, 0444);
+MODULE_PARM_DESC(rekey_packets, "packets after which a key is replaced, 1024-268435456");
+module_param(rekey_sec, uint, 0444);
+MODULE_PARM_DESC(rekey_sec, "seconds after which a key is replaced, 10-3600");
 
 #ifdef POOL_FAULTS
 char pool_fault_wanted[32];
@@ -38,6 +39,15 @@ static u8 node_private[POOL_KEY_LEN];
 
 static int check_params(void)
 {
+	struct pool_params params = {
+		.difficulty = min(difficulty, 255U),
+		.heartbeat_sec = min(heartbeat_sec, 65535U),
+		.rekey_packets = rekey_packets,
+		.rekey_sec = rekey_sec,
+		.mtu_min = POOL_MTU_LEAST,
+		.mtu_max = POOL_MTU_MOST,
+	};
+
 	if (!strcmp(transport, "raw") || !strcmp(transport, "auto")) {
 		pr_err("pool: transport=%s is not built yet, only tcp is\n", transport);
 		return -EOPNOTSUPP;
@@ -54,14 +64,9 @@ static int check_params(void)
 		pr_err("pool: version must be 1 or 2\n");
 		return -EINVAL;
 	}
-	if (pool_params.difficulty < DIFFICULTY_LEAST || pool_params.difficulty > DIFFICULTY_MOST) {
-		pr_err("pool: difficulty must be %d..%d\n", DIFFICULTY_LEAST, DIFFICULTY_MOST);
+	if (!pool_params_valid(&params))
 		return -EINVAL;
-	}
-	if (pool_params.heartbeat_sec < 1 || pool_params.heartbeat_sec > 30) {
-		pr_err("pool: heartbeat_sec must be 1..30\n");
-		return -EINVAL;
-	}
+	pool_config_init(&params);
 	return 0;
 }
 

@@ -51,7 +51,7 @@ static void session_line(struct seq_file *m, struct pool_session *s)
 	show_peer(m, s);
 	seq_printf(m, " %u %s %llu %llu %llu %u\n", s->conn->peer_port,
 		   pool_state_name(READ_ONCE(s->state)), READ_ONCE(s->bytes_sent), READ_ONCE(s->bytes_recv),
-		   READ_ONCE(s->packets_sent), 0);
+		   READ_ONCE(s->packets_sent), READ_ONCE(s->rekey.count));
 }
 
 static int sessions_show(struct seq_file *m, void *v)
@@ -80,9 +80,9 @@ static int telemetry_show(struct seq_file *m, void *v)
 
 static void details_line(struct seq_file *m, struct pool_session *s)
 {
-	seq_printf(m, "idx=%d id=%*phN role=%s transport=tcp version=%d epoch=0 mtu=%u subs=", s->index,
+	seq_printf(m, "idx=%d id=%*phN role=%s transport=tcp version=%d epoch=%u mtu=%u subs=", s->index,
 		   POOL_ID_LEN, s->id, s->role == POOL_CLIENT ? "client" : "server", POOL_VERSION,
-		   READ_ONCE(s->mtu));
+		   READ_ONCE(s->rekey.epoch), READ_ONCE(s->mtu));
 	if (bitmap_empty(s->subscribed, POOL_CHANNELS))
 		seq_puts(m, "none");
 	else

@@ -4,6 +4,7 @@
 #include <linux/uaccess.h>
 #include "conn.h"
 #include "counters.h"
+#include "parts.h"
 #include "session.h"
 
 static u64 seq_end(const struct pool_session *s)
@@ -12,22 +13,25 @@ static u64 seq_end(const struct pool_session *s)
 }
 
 /* Header, seal, sign, queue. The plaintext stands behind the header with room for the tag. */
-static void xmit_locked(struct pool_session *s, struct pool_txbuf *b, u8 type, u16 flags, u8 channel)
+static void xmit_locked(struct pool_session *s, struct pool_txbuf *b)
 {
 	struct pool_hdr *h = (struct pool_hdr *)b->data;
 	u32 payload_len = b->len - POOL_HDR_LEN;
 
 	lockdep_assert_held(&s->conn->tx_lock);
-	if (payload_len)
-		flags |= POOL_F_ENCRYPTED;
-	h->ver_type = POOL_VERSION << 4 | type;
-	h->flags = cpu_to_be16(flags);
+	h->ver_type = POOL_VERSION << 4 | b->type;
+	h->flags = cpu_to_be16(b->flags | (payload_len ? POOL_F_ENCRYPTED : 0));
 	h->seq = cpu_to_be64(s->tx_next);
-	h->ack = cpu_to_be64(READ_ONCE(s->window.highest));
+	h->ack = cpu_to_be64(b->exact_ack ? b->ack : READ_ONCE(s->rx_ack));
 	memcpy(h->session_id, s->id, POOL_ID_LEN);
 	h->timestamp = cpu_to_be64(ktime_get_ns());
 	h->payload_len = cpu_to_be16(payload_len);
-	h->channel = channel;
+	h->channel = b->channel;
+	if (b->mark) {
+		s->mark[b->mark].seq = s->tx_next;
+		s->mark[b->mark].sent_ns = ktime_get_ns();
+		WRITE_ONCE(s->marked, s->marked | BIT(b->mark));
+	}
 	if (payload_len)
 		pool_keys_seal(&s->keys, h, 0);
 	pool_keys_sign(&s->keys, h);
@@ -37,12 +41,65 @@ static void xmit_locked(struct pool_session *s, struct pool_txbuf *b, u8 type, u
 	pool_conn_queue(s->conn, b);
 }
 
+/* RK-02: may a packet of that type not go out now? */
+static bool held_back(const struct pool_session *s, u8 type)
+{
+	return s->state == POOL_REKEYING && type != POOL_REKEY && type != POOL_ACK && type != POOL_CLOSE;
+}
+
+/* Send it, or keep it behind those that already wait. */
+static void submit_locked(struct pool_session *s, struct pool_txbuf *b)
+{
+	lockdep_assert_held(&s->conn->tx_lock);
+	if (!held_back(s, b->type)) {
+		xmit_locked(s, b);
+		return;
+	}
+	list_add_tail(&b->list, &s->held);
+	s->held_count++;
+	WRITE_ONCE(s->held_bytes, s->held_bytes + b->len);
+}
+
+void pool_send_held_locked(struct pool_session *s)
+{
+	struct pool_txbuf *b, *next;
+
+	list_for_each_entry_safe(b, next, &s->held, list) {
+		if (held_back(s, b->type))
+			break;
+		list_del(&b->list);
+		s->held_count--;
+		WRITE_ONCE(s->held_bytes, s->held_bytes - b->len);
+		xmit_locked(s, b);
+	}
+	pool_conn_flush(s->conn);
+}
+
+void pool_drop_held_locked(struct pool_session *s)
+{
+	pool_free_packets(&s->held);
+	s->held_count = 0;
+	s->held_bytes = 0;
+}
+
 /* May so many more packets be sent? The range's last number is the CLOSE's (SEQ-01). */
 static int seq_left(struct pool_session *s, u64 count)
 {
 	if (s->ended)
 		return -ENOTCONN;
-	return seq_end(s) - s->tx_next > count ? 0 : -EOVERFLOW;
+	return seq_end(s) - s->tx_next > s->held_count + count ? 0 : -EOVERFLOW;
+}
+
+/* What a message may not add to: whatever waits, for the socket or for new keys. */
+static bool crowded(const struct pool_session *s)
+{
+	return READ_ONCE(s->conn->txq_bytes) + READ_ONCE(s->held_bytes) >= POOL_TXQ_BYTES;
+}
+
+/* Answers and reports may add a little more, so that no sender of messages shuts them out. */
+static bool crowded_for_control(const struct pool_session *s)
+{
+	return s->conn->txq_bytes + s->held_bytes >= POOL_TXQ_BYTES + POOL_TXQ_CONTROL_BYTES;
 }
 
 static u32 sealed_len(u32 len)
@@ -50,69 +107,112 @@ static u32 sealed_len(u32 len)
 	return len ? len + POOL_TAG_LEN : 0;
 }
 
-void pool_send_close_locked(struct pool_session *s, int close)
+static struct pool_txbuf *control_packet(u8 type, u16 flags, const void *plaintext, u32 len)
 {
-	u32 len = close == POOL_CLOSE_EMPTY ? 0 : 1;
 	struct pool_txbuf *b = pool_txbuf_alloc(sealed_len(len));
 
 	if (!b)
-		return;
+		return NULL;
+	b->type = type;
+	b->flags = flags;
 	if (len)
-		b->data[POOL_HDR_LEN] = close;
-	xmit_locked(s, b, POOL_CLOSE, 0, 0);
+		memcpy(b->data + POOL_HDR_LEN, plaintext, len);
+	return b;
+}
+
+void pool_send_close_locked(struct pool_session *s, int close)
+{
+	u8 code = close;
+	struct pool_txbuf *b = control_packet(POOL_CLOSE, 0, &code, close == POOL_CLOSE_EMPTY ? 0 : 1);
+
+	if (!b)
+		return;
+	xmit_locked(s, b);
 	pool_conn_flush(s->conn);
 }
 
-int pool_send_control(struct pool_session *s, u8 type, u16 flags, const void *plaintext, u32 len)
+static int send_locked(struct pool_session *s, struct pool_txbuf *b)
 {
-	struct pool_txbuf *b = pool_txbuf_alloc(sealed_len(len));
 	int err;
 
 	if (!b)
 		return -ENOMEM;
-	if (len)
-		memcpy(b->data + POOL_HDR_LEN, plaintext, len);
-	mutex_lock(&s->conn->tx_lock);
 	err = seq_left(s, 1);
-	if (!err && pool_conn_crowded(s->conn))
+	if (!err && crowded_for_control(s))
 		err = -ENOBUFS;
 	if (err) {
 		kvfree(b);
-	} else {
-		if (type == POOL_HEARTBEAT) {
-			s->hb_seq = s->tx_next;
-			s->hb_sent_ns = ktime_get_ns();
-		}
-		xmit_locked(s, b, type, flags, 0);
-		pool_conn_flush(s->conn);
+		return err;
 	}
+	submit_locked(s, b);
+	pool_conn_flush(s->conn);
+	return 0;
+}
+
+int pool_send_control_locked(struct pool_session *s, u8 type, u16 flags, enum pool_mark mark,
+			     const void *plaintext, u32 len)
+{
+	struct pool_txbuf *b = control_packet(type, flags, plaintext, len);
+
+	if (b)
+		b->mark = mark;
+	return send_locked(s, b);
+}
+
+int pool_send_control(struct pool_session *s, u8 type, u16 flags, enum pool_mark mark,
+		      const void *plaintext, u32 len)
+{
+	int err;
+
+	mutex_lock(&s->conn->tx_lock);
+	err = pool_send_control_locked(s, type, flags, mark, plaintext, len);
+	mutex_unlock(&s->conn->tx_lock);
+	return err;
+}
+
+int pool_send_exact_ack(struct pool_session *s, u64 ack, u16 flags)
+{
+	struct pool_txbuf *b = control_packet(POOL_ACK, flags, NULL, 0);
+	int err;
+
+	if (b) {
+		b->exact_ack = true;
+		b->ack = ack;
+	}
+	mutex_lock(&s->conn->tx_lock);
+	err = send_locked(s, b);
 	mutex_unlock(&s->conn->tx_lock);
 	return err;
 }
 
 void pool_send_ack(struct pool_session *s)
 {
-	struct pool_txbuf *b = pool_txbuf_alloc(0);
+	struct pool_txbuf *b = control_packet(POOL_ACK, 0, NULL, 0);
 
 	if (!b)
 		return;
 	mutex_lock(&s->conn->tx_lock);
 	/* Without room it stays owed: the queue's emptying brings it here again. */
-	if (seq_left(s, 1) || pool_conn_crowded(s->conn) || !atomic_xchg(&s->acks_owed, 0)) {
+	if (pool_conn_crowded(s->conn) || !atomic_xchg(&s->acks_owed, 0))
 		kvfree(b);
-	} else {
-		xmit_locked(s, b, POOL_ACK, 0, 0);
-		pool_conn_flush(s->conn);
-	}
+	else
+		send_locked(s, b);
 	mutex_unlock(&s->conn->tx_lock);
 }
 
-static void free_list(struct list_head *packets)
+bool pool_mark_acked(struct pool_session *s, enum pool_mark mark, u64 ack, struct pool_marked *m)
 {
-	struct pool_txbuf *b, *next;
+	bool acked;
 
-	list_for_each_entry_safe(b, next, packets, list)
-		kvfree(b);
+	if (!(READ_ONCE(s->marked) & BIT(mark)))
+		return false;
+	mutex_lock(&s->conn->tx_lock);
+	*m = s->mark[mark];
+	acked = (s->marked & BIT(mark)) && ack >= m->seq;
+	if (acked)
+		WRITE_ONCE(s->marked, s->marked & ~BIT(mark));
+	mutex_unlock(&s->conn->tx_lock);
+	return acked;
 }
 
 /* The message as packets, not yet sealed: one, or as many fragments as it takes (FRAG-01). */
@@ -132,6 +232,8 @@ static int build_message(struct list_head *packets, const void __user *data, u32
 		b = pool_txbuf_alloc(sealed_len(prefix + part));
 		if (!b)
 			return -ENOMEM;
+		b->type = POOL_DATA;
+		b->flags = POOL_F_REQUIRE_ACK;
 		list_add_tail(&b->list, packets);
 		if (prefix) {
 			f = (void *)(b->data + POOL_HDR_LEN);
@@ -145,22 +247,22 @@ static int build_message(struct list_head *packets, const void __user *data, u32
 	return count;
 }
 
-static void xmit_message(struct pool_session *s, struct list_head *packets, int count, u8 channel)
+static void submit_message(struct pool_session *s, struct list_head *packets, int count, u8 channel)
 {
 	struct pool_txbuf *b, *next;
-	u16 flags = POOL_F_REQUIRE_ACK;
 
 	list_for_each_entry_safe(b, next, packets, list) {
+		b->channel = channel;
 		if (count > 1) {
 			struct pool_wire_fragment *f = (void *)(b->data + POOL_HDR_LEN);
 
 			f->msg_id = cpu_to_be32(s->tx_msg_id);
-			flags = POOL_F_REQUIRE_ACK | POOL_F_FRAGMENT;
+			b->flags |= POOL_F_FRAGMENT;
 			if (list_is_last(&b->list, packets))
-				flags |= POOL_F_LAST_FRAG;
+				b->flags |= POOL_F_LAST_FRAG;
 		}
 		list_del(&b->list);
-		xmit_locked(s, b, POOL_DATA, flags, channel);
+		submit_locked(s, b);
 	}
 	if (count > 1)
 		s->tx_msg_id++;
@@ -178,24 +280,26 @@ int pool_send_message(struct pool_session *s, u8 channel, const void __user *dat
 		goto out;
 	}
 	mutex_lock(&c->tx_lock);
-	while (!s->ended && pool_conn_crowded(c)) {
+	while (!s->ended && crowded(s)) {
 		mutex_unlock(&c->tx_lock);
 		err = nonblock ? -EAGAIN :
-		      wait_event_interruptible(c->tx_wait, !pool_conn_crowded(c) || READ_ONCE(s->ended));
+		      wait_event_interruptible(c->tx_wait, !crowded(s) || READ_ONCE(s->ended));
 		if (err)
 			goto out;
 		mutex_lock(&c->tx_lock);
 	}
 	err = seq_left(s, count);
 	if (!err) {
-		xmit_message(s, &packets, count, channel);
+		submit_message(s, &packets, count, channel);
 		WRITE_ONCE(s->bytes_sent, s->bytes_sent + len);
 		pool_conn_flush(c);
 	}
 	mutex_unlock(&c->tx_lock);
+	if (pool_rekey_wanted(s) && READ_ONCE(s->state) == POOL_ESTABLISHED)
+		pool_part_kick(s, POOL_PART_REKEY);
 	if (err == -EOVERFLOW)
 		pool_session_end(s, POOL_CODE_SEQ_INVALID, "sequence numbers exhausted");
 out:
-	free_list(&packets);
+	pool_free_packets(&packets);
 	return err;
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include <linux/math64.h>
 #include <net/ipv6.h>
 #include <linux/net.h>
 #include <linux/slab.h>
 #include "conn.h"
 #include "counters.h"
+#include "parts.h"
 #include "session.h"
 
 #define USED_LIFETIME_NS	(31ULL * NSEC_PER_SEC)	/* HS-07 */
@@ -35,17 +35,18 @@ struct pool_session *pool_session_alloc(struct pool_conn *conn, enum pool_role r
 	kref_init(&s->ref);
 	s->index = -1;
 	s->role = role;
-	s->mtu = POOL_MTU_DEFAULT;
+	s->mtu = POOL_MTU_MOST;
 	pool_conn_get(conn);
 	s->conn = conn;
 	set_bit(0, s->subscribed);	/* CHAN-01 */
 	mutex_init(&s->recv_lock);
 	spin_lock_init(&s->q_lock);
 	INIT_LIST_HEAD(&s->rxq);
+	INIT_LIST_HEAD(&s->held);
+	pool_parts_init(s);
 	init_waitqueue_head(&s->rx_wait);
 	INIT_DELAYED_WORK(&s->ack_work, pool_ack_work);
-	INIT_DELAYED_WORK(&s->heartbeat_work, pool_heartbeat_work);
-	INIT_DELAYED_WORK(&s->frag_work, pool_fragments_work);
+	INIT_DELAYED_WORK(&s->parts_work, pool_parts_work);
 	INIT_DELAYED_WORK(&s->reap_work, pool_reap_work);
 	return s;
 }
@@ -213,11 +214,13 @@ void pool_session_remove(struct pool_session *s)
 void pool_session_establish(struct pool_session *s)
 {
 	s->started_ns = ktime_get_ns();
-	s->last_rx_ns = s->started_ns;
-	s->rate_ns = s->started_ns;
+	WRITE_ONCE(s->rx_ack, s->window.highest);
+	mutex_lock(&s->conn->tx_lock);
 	WRITE_ONCE(s->state, POOL_ESTABLISHED);
+	mutex_unlock(&s->conn->tx_lock);
 	pool_count(handshakes_completed);
-	pool_timers_start(s);
+	pool_telemetry_start(s);
+	pool_rekey_start(s);
 }
 
 void pool_session_end_locked(struct pool_session *s, int close, const char *why)
@@ -235,13 +238,14 @@ void pool_session_end_locked(struct pool_session *s, int close, const char *why)
 	WRITE_ONCE(s->ended, true);
 	WRITE_ONCE(s->state, POOL_CLOSING);
 	memzero_explicit(&s->keys, sizeof(s->keys));
+	pool_rekey_erase(s);
+	pool_drop_held_locked(s);
 	mutex_unlock(&c->tx_lock);
 
 	pool_count(sessions_ended);
 	net_info_ratelimited("pool: session %d with %pI6c ended: %s\n", s->index, &c->peer, why);
 	pool_session_disarm(s, &s->ack_work);
-	pool_session_disarm(s, &s->heartbeat_work);
-	pool_session_disarm(s, &s->frag_work);
+	pool_session_disarm(s, &s->parts_work);
 	pool_fragments_purge(s);
 	wake_up_all(&s->rx_wait);
 	wake_up_all(&c->tx_wait);
@@ -281,27 +285,6 @@ void pool_session_release_slot(struct pool_session *s)
 		pool_session_remove(s);
 }
 
-u32 pool_loss_ppm(const struct pool_session *s)
-{
-	u64 lost = READ_ONCE(s->packets_lost), total = READ_ONCE(s->packets_recv) + lost;
-
-	return total ? mul_u64_u64_div_u64(lost, 1000000, total) : 0;
-}
-
-void pool_session_telemetry(struct pool_session *s, struct pool_telemetry *t)
-{
-	u64 started = READ_ONCE(s->started_ns);
-
-	memset(t, 0, sizeof(*t));
-	t->rtt_ns = READ_ONCE(s->srtt_ns);
-	t->jitter_ns = READ_ONCE(s->jitter_ns);
-	t->loss_rate_ppm = pool_loss_ppm(s);
-	t->throughput_bps = READ_ONCE(s->throughput_bps);
-	t->mtu = READ_ONCE(s->mtu);
-	t->queue_depth = min_t(u32, READ_ONCE(s->rxq_len), U16_MAX);
-	t->uptime_ns = started ? ktime_get_ns() - started : 0;
-}
-
 void pool_session_info(struct pool_session *s, struct pool_session_info *info)
 {
 	memset(info, 0, sizeof(*info));
@@ -316,6 +299,7 @@ void pool_session_info(struct pool_session *s, struct pool_session_info *info)
 	info->bytes_recv = READ_ONCE(s->bytes_recv);
 	info->packets_sent = READ_ONCE(s->packets_sent);
 	info->packets_recv = READ_ONCE(s->packets_recv);
+	info->rekey_count = READ_ONCE(s->rekey.count);
 	pool_session_telemetry(s, &info->telemetry);
 }
 

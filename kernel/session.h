@@ -16,18 +16,21 @@
  * woken. Messages already received stay readable; then, or after 5 s, the slot is
  * given back (CLS-01).
  *
+ * What a session does by the clock are parts (parts.h): one work item, a due time each.
+ *
  * Locks, outermost first:
  *   pool_listener_lock  starting and stopping the listener
- *   conn->rx_lock       everything driven by received packets: receive buffer, phase,
- *                       replay window, reassembly; reading the keys to open
+ *   conn->rx_lock       everything driven by received packets, and the parts: receive
+ *                       buffer, phase, replay window, reassembly, rekey; reading the
+ *                       keys to open
  *   session->recv_lock  one reader at a time hands out messages
- *   conn->tx_lock       sequence numbers, the queue of packets to send; reading the
- *                       keys to seal. Sending never waits with it held.
+ *   conn->tx_lock       sequence numbers, packets held back, the queue of packets to
+ *                       send; reading the keys to seal. Sending never waits with it held.
  *   table lock          slots, used RESPONSEs
  *   session->q_lock     (spinlock) queue of received messages
  *   conn list lock      (spinlock) all connections, pending handshakes
  *   sk_callback_lock    a socket's callbacks and sk_user_data
- * The keys and `ended` change only with rx_lock and tx_lock both held.
+ * The keys, `state` and `ended` change only with rx_lock and tx_lock both held.
  */
 #ifndef POOL_SESSION_H
 #define POOL_SESSION_H
@@ -42,6 +45,8 @@
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 #include "keys.h"
+#include "parts.h"
+#include "rekey.h"
 #include "states.h"
 #include "uapi/pool.h"
 
@@ -74,7 +79,7 @@ struct pool_reassembly {
 	u16 total_len;
 	u8 channel;
 	u32 covered;
-	unsigned long touched;		/* jiffies */
+	u64 touched_ns;
 	struct pool_message *msg;	/* NULL: free */
 	unsigned long *have;		/* one bit a byte */
 };
@@ -82,6 +87,17 @@ struct pool_reassembly {
 struct pool_finished {
 	u32 msg_id;
 	bool discarded;
+};
+
+/* Packets whose acknowledgement tells something; of each kind the last one sent. */
+enum pool_mark {
+	POOL_MARK_NONE,
+	POOL_MARK_HEARTBEAT,
+	POOL_MARKS
+};
+
+struct pool_marked {
+	u64 seq, sent_ns;
 };
 
 struct pool_session {
@@ -93,29 +109,37 @@ struct pool_session {
 	struct pool_conn *conn;
 	u8 id[POOL_ID_LEN];
 	struct pool_keys keys;
+	u8 shared[POOL_KEY_LEN];	/* what they come from, and the next ones will */
 	u64 started_ns;
 	u16 mtu;
 
 	/* conn->tx_lock */
 	u64 tx_first, tx_next;
 	u32 tx_msg_id;
-	u64 hb_seq, hb_sent_ns;		/* the heartbeat in flight; 0: none */
 	u64 bytes_sent, packets_sent;
+	struct list_head held;		/* packets that wait for new keys, not sealed yet */
+	u32 held_count;
+	size_t held_bytes;
+	struct pool_marked mark[POOL_MARKS];
+	unsigned long marked;		/* bits: not acknowledged yet */
 
 	/* conn->rx_lock */
 	struct pool_window window;
+	u64 rx_ack;			/* what packets sent acknowledge */
 	u64 last_rx_ns;
 	u64 bytes_recv, packets_recv, packets_lost;
 	u64 srtt_ns, jitter_ns;
 	struct pool_telemetry peer;	/* what the peer reports of itself */
+	u64 rate_bytes, rate_ns;
+	u32 throughput_bps;
 	struct pool_reassembly reassembly[POOL_REASSEMBLIES];
 	struct pool_finished finished[POOL_FINISHED];	/* a ring */
 	int finished_next, finished_count;
+	struct pool_rekey rekey;
+	u64 due[POOL_PARTS];
+	u64 parts_armed;		/* when parts_work is due */
 
-	u64 rate_bytes, rate_ns;	/* heartbeat work only */
-	u32 throughput_bps;
-	unsigned long hb_due;
-
+	unsigned long parts_kicked;	/* bits: due whatever the time */
 	atomic_t acks_owed;
 	DECLARE_BITMAP(subscribed, POOL_CHANNELS);
 
@@ -125,11 +149,11 @@ struct pool_session {
 	u32 rxq_len;
 	size_t rxq_bytes;
 	bool rx_paused;
+	u64 paused_ns;
 	wait_queue_head_t rx_wait;
 
 	struct delayed_work ack_work;
-	struct delayed_work heartbeat_work;
-	struct delayed_work frag_work;
+	struct delayed_work parts_work;
 	struct delayed_work reap_work;
 };
 
@@ -169,8 +193,6 @@ void pool_session_end_locked(struct pool_session *s, int close, const char *why)
 void pool_session_release_slot(struct pool_session *s);
 
 void pool_session_info(struct pool_session *s, struct pool_session_info *info);
-void pool_session_telemetry(struct pool_session *s, struct pool_telemetry *t);
-u32 pool_loss_ppm(const struct pool_session *s);
 
 /* Refuse new sessions for good and end all with a CLOSE. */
 void pool_sessions_shutdown(void);
@@ -180,17 +202,29 @@ void pool_table_wipe(void);
 void pool_session_arm(struct pool_session *s, struct delayed_work *work, unsigned long delay);
 void pool_session_disarm(struct pool_session *s, struct delayed_work *work);
 
-/* send.c */
+/* send.c; _locked: tx_lock is held. -ENOBUFS: too much waits to be sent. */
 int pool_send_message(struct pool_session *s, u8 channel, const void __user *data, u32 len, bool nonblock);
-int pool_send_control(struct pool_session *s, u8 type, u16 flags, const void *plaintext, u32 len);
+int pool_send_control(struct pool_session *s, u8 type, u16 flags, enum pool_mark mark,
+		      const void *plaintext, u32 len);
+int pool_send_control_locked(struct pool_session *s, u8 type, u16 flags, enum pool_mark mark,
+			     const void *plaintext, u32 len);
+/* The ACK that is owed, if one is. */
 void pool_send_ack(struct pool_session *s);
+int pool_send_exact_ack(struct pool_session *s, u64 ack, u16 flags);
 void pool_send_close_locked(struct pool_session *s, int close);
+void pool_send_held_locked(struct pool_session *s);
+void pool_drop_held_locked(struct pool_session *s);
+/* Does that acknowledge the marked packet? Tells once, and what packet it was. */
+bool pool_mark_acked(struct pool_session *s, enum pool_mark mark, u64 ack, struct pool_marked *m);
 
 /* receive.c */
 struct pool_hdr;
 bool pool_header_malformed(const struct pool_hdr *h);
 int pool_session_receive(struct pool_session *s, struct pool_hdr *packet);
+
+/* rxq.c */
 bool pool_rxq_full(struct pool_session *s);
+void pool_data_receive(struct pool_session *s, const struct pool_hdr *h, const u8 *plaintext, u32 len);
 void pool_deliver(struct pool_session *s, struct pool_message *msg);
 struct pool_message *pool_message_alloc(u32 len);
 int pool_recv_message(struct pool_session *s, u8 *channel, void __user *data, u32 *len, bool nonblock);
@@ -199,14 +233,20 @@ void pool_rxq_purge(struct pool_session *s);
 /* fragments.c */
 void pool_fragment_receive(struct pool_session *s, const struct pool_hdr *h, const u8 *plaintext, u32 len);
 void pool_fragments_purge(struct pool_session *s);
-void pool_fragments_work(struct work_struct *work);
+void pool_fragments_timer(struct pool_session *s, u64 now);
+void pool_fragments_postpone(struct pool_session *s, u64 ns);
+
+/* telemetry.c */
+void pool_telemetry_start(struct pool_session *s);
+void pool_session_telemetry(struct pool_session *s, struct pool_telemetry *t);
+void pool_heartbeat_receive(struct pool_session *s, const u8 *plaintext, u32 len);
+void pool_heartbeat_timer(struct pool_session *s, u64 now);
+void pool_silence_timer(struct pool_session *s, u64 now);
+void pool_rtt_acked(struct pool_session *s, u64 ack);
 
 /* timers.c */
 void pool_ack_work(struct work_struct *work);
-void pool_heartbeat_work(struct work_struct *work);
 void pool_reap_work(struct work_struct *work);
 void pool_owe_ack(struct pool_session *s, bool at_once);
-void pool_timers_start(struct pool_session *s);
-void pool_rtt_sample(struct pool_session *s, u64 ack);
 
 #endif

@@ -58,16 +58,25 @@ enum pool_type {
 
 #define POOL_F_ENCRYPTED	0x0001
 #define POOL_F_COMPRESSED	0x0002
+#define POOL_F_PRIORITY		0x0004
 #define POOL_F_FRAGMENT		0x0008
 #define POOL_F_LAST_FRAG	0x0010
 #define POOL_F_REQUIRE_ACK	0x0020
 #define POOL_F_TELEMETRY	0x0040
+#define POOL_F_ROLLBACK_READY	0x0080
+#define POOL_F_CONFIG_LOCKED	0x0100
+#define POOL_F_JOURNAL_SYNC	0x0200
 #define POOL_F_RESERVED		0xFC00
 
 enum pool_code {
 	POOL_CODE_AUTH_FAIL = 0x01,
 	POOL_CODE_DECRYPT_FAIL = 0x02,
 	POOL_CODE_SEQ_INVALID = 0x03,
+	POOL_CODE_FRAG_TIMEOUT = 0x04,
+	POOL_CODE_MTU_EXCEEDED = 0x05,
+	POOL_CODE_CONFIG_REJECT = 0x06,
+	POOL_CODE_REKEY_FAIL = 0x07,
+	POOL_CODE_JOURNAL_FULL = 0x08,
 	POOL_CODE_OVERLOAD = 0x09,
 	POOL_CODE_VERSION_MISMATCH = 0x0A,
 };
@@ -122,7 +131,16 @@ struct pool_wire_fragment {
 } __packed;
 static_assert(sizeof(struct pool_wire_fragment) == 8);
 
-#define POOL_MTU_DEFAULT	1400
+struct pool_wire_rekey {
+	__be32 epoch;
+	u8 stage;
+	u8 zero[3];
+	u8 pubkey[POOL_KEY_LEN];
+} __packed;
+static_assert(sizeof(struct pool_wire_rekey) == 40);
+
+#define POOL_MTU_LEAST	512
+#define POOL_MTU_MOST	1400
 #define POOL_MESSAGE_MAX	65535
 /* What a packet of the session's mtu holds: DATA-02. */
 #define POOL_DATA_MAX(mtu)	((mtu) - (u32)POOL_HDR_LEN - POOL_TAG_LEN)

@@ -252,5 +252,6 @@ def _run_config(settings: Settings, run_dir: Path) -> RunConfig:
 
 
 def _tags(settings: Settings) -> list[str]:
-    chosen = [settings.tags] if settings.tags else []
+    # Whoever selects nothing is spared the scenarios that wait for minutes.
+    chosen = [settings.tags] if settings.tags else [] if settings.only else ["not @slow"]
     return chosen + (["not @needs.kernel"] if settings.device == "reference" else [])

@@ -76,12 +76,22 @@ struct pool_channel_req {
 	__aligned_u64 data_ptr;	/* list: 32 bytes, bit c of byte c/8 is channel c */
 };
 
+/* What a session does by itself, done now; this project's extension. */
+#define POOL_CONTROL_REKEY	1
+#define POOL_CONTROL_PROPOSE	2	/* data: struct pool_proposal */
+#define POOL_CONTROL_CONFIRM	3
+#define POOL_CONTROL_ROLLBACK	4
+#define POOL_CONTROL_JOURNAL	5
+#define POOL_CONTROL_EXCHANGE	6
+#define POOL_CONTROL_CHALLENGE	7
+#define POOL_CONTROL_PROBE	8
+
 struct pool_control_req {
 	__u32 session_idx;
 	__u8 op;
 	__u8 reserved[3];
-	__u32 len;
-	__s32 result;
+	__u32 len;		/* bytes at data_ptr */
+	__s32 result;		/* out: 0, or a negative errno of what was begun */
 	__aligned_u64 data_ptr;
 };
 

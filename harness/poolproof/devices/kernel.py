@@ -99,6 +99,46 @@ class KernelEndpoint:
     def channel(self, index: int, operation: int, channel: int = 0) -> list[int]:
         return list(self.call("pool.channel", index=index, operation=operation, channel=channel))
 
+    # -- what a session does by itself, done now (ABI-17)
+
+    def rekey(self, index: int) -> None:
+        self.call("pool.rekey", index=index)
+
+    def configure(self, index: int, deadline_ns: int, **params: int) -> int:
+        return int(self.call("pool.configure", index=index, deadline_ns=deadline_ns, **params))
+
+    def confirm(self, index: int) -> None:
+        self.call("pool.confirm", index=index)
+
+    def rollback(self, index: int) -> None:
+        self.call("pool.rollback", index=index)
+
+    def request_journal(self, index: int) -> None:
+        self.call("pool.request_journal", index=index)
+
+    def exchange(self, index: int) -> None:
+        self.call("pool.exchange", index=index)
+
+    def challenge(self, index: int) -> None:
+        self.call("pool.challenge", index=index)
+
+    def probe_mtu(self, index: int) -> None:
+        self.call("pool.probe_mtu", index=index)
+
+    # -- /proc/pool
+
+    def details(self) -> list[dict[str, str]]:
+        return [dict(each) for each in self.call("pool.details")]
+
+    def journal(self) -> list[dict[str, int | str]]:
+        return [dict(each) for each in self.call("pool.journal")]
+
+    def peers(self) -> list[dict[str, int | str]]:
+        return [dict(each) for each in self.call("pool.peers")]
+
+    def integrity(self) -> dict[str, str]:
+        return dict(self.call("pool.integrity"))
+
     def counters(self) -> dict[str, int]:
         try:
             return dict(self.call("pool.counters"))

@@ -7,6 +7,7 @@ One Stage a scenario; steps talk to it, it talks to the device. It cleans up wha
 from __future__ import annotations
 
 import contextlib
+import errno
 import random
 import threading
 import time
@@ -108,6 +109,21 @@ class Stage:
 
     def live_sessions(self, endpoint: Endpoint) -> list[SessionInfo]:
         return [each for each in endpoint.sessions() if each.state in _IN_USE]
+
+    def order(self, role: str, operation: str, index: int | None = None, **params: object) -> object:
+        """Have the role's session do at once what it else does by itself (ABI-17): `rekey`, `configure`, ...
+        NotSupported where the endpoint has no such operation.
+        """
+        endpoint = self.roles[role]
+        method = getattr(endpoint, operation, None)
+        if method is None:
+            raise NotSupported(f"{endpoint.name} cannot be told to {operation} (ABI-17)")
+        try:
+            return method(self.index[role] if index is None else index, **params)
+        except OSError as exc:
+            if exc.errno == errno.EOPNOTSUPP:
+                raise NotSupported(f"{endpoint.name} does not {operation} when told: {exc}") from exc
+            raise
 
     def message(self, size: int) -> bytes:
         """A message of `size` bytes that no other one of this scenario equals (from 9 bytes on)."""

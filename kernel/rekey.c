@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <linux/string.h>
+#include "config.h"
+#include "conn.h"
+#include "counters.h"
+#include "rekey.h"
+#include "session.h"
+
+#define ANSWER_NS	(60ULL * NSEC_PER_SEC)	/* RK-04, RK-05 */
+
+#define STAGE_PROPOSE	1
+#define STAGE_ACCEPT	2
+
+static const u8 repeat_sec[] = { 5, 10, 20 };	/* after the first */
+
+static u64 packets_since(const struct pool_session *s)
+{
+	return READ_ONCE(s->packets_sent) + READ_ONCE(s->packets_recv) - READ_ONCE(s->rekey.since_packets);
+}
+
+bool pool_rekey_wanted(const struct pool_session *s)
+{
+	return packets_since(s) >= pool_config_params().rekey_packets;
+}
+
+static void rekey_schedule(struct pool_session *s)
+{
+	struct pool_rekey *r = &s->rekey;
+	u64 due;
+
+	if (s->state == POOL_REKEYING) {
+		due = r->proposed_ns + (r->repeats < ARRAY_SIZE(repeat_sec) ?
+					repeat_sec[r->repeats] * NSEC_PER_SEC : ANSWER_NS);
+	} else {
+		due = r->since_ns + pool_config_params().rekey_sec * NSEC_PER_SEC;
+		if (r->old_valid)
+			due = min(due, r->unused_ns + ANSWER_NS);
+	}
+	pool_part_set(s, POOL_PART_REKEY, due);
+}
+
+void pool_rekey_start(struct pool_session *s)
+{
+	s->rekey.since_ns = s->started_ns;
+	rekey_schedule(s);
+}
+
+static int send_stage(struct pool_session *s, u8 stage, u32 epoch, const u8 public[POOL_KEY_LEN])
+{
+	struct pool_wire_rekey w = { .epoch = cpu_to_be32(epoch), .stage = stage };
+
+	memcpy(w.pubkey, public, sizeof(w.pubkey));
+	return pool_send_control_locked(s, POOL_REKEY, 0, POOL_MARK_NONE, &w, sizeof(w));
+}
+
+static int make_key(u8 private[POOL_KEY_LEN], u8 public[POOL_KEY_LEN])
+{
+	int err = pool_random(private, POOL_KEY_LEN);
+
+	if (err) {
+		pool_count(no_randomness);
+		return err;
+	}
+	return pool_x25519_public(public, private) ? 0 : -EIO;
+}
+
+int pool_rekey_propose(struct pool_session *s)
+{
+	struct pool_rekey *r = &s->rekey;
+	int err;
+
+	lockdep_assert_held(&s->conn->rx_lock);
+	if (s->ended)
+		return -ENOTCONN;
+	if (s->state == POOL_REKEYING)
+		return -EALREADY;
+	err = make_key(r->private, r->public);
+	if (err)
+		return err;
+	mutex_lock(&s->conn->tx_lock);
+	WRITE_ONCE(s->state, POOL_REKEYING);
+	r->proposed_ns = ktime_get_ns();
+	r->repeats = 0;
+	send_stage(s, STAGE_PROPOSE, r->epoch + 1, r->public);
+	mutex_unlock(&s->conn->tx_lock);
+	rekey_schedule(s);
+	return 0;
+}
+
+/* The new keys from a fresh exchange and the old secret (RK-02); seq runs on. */
+static void switch_keys(struct pool_session *s, const u8 fresh[POOL_KEY_LEN])
+{
+	struct pool_rekey *r = &s->rekey;
+	u8 ikm[2 * POOL_KEY_LEN];
+
+	lockdep_assert_held(&s->conn->rx_lock);
+	lockdep_assert_held(&s->conn->tx_lock);
+	memcpy(ikm, fresh, POOL_KEY_LEN);
+	memcpy(ikm + POOL_KEY_LEN, s->shared, POOL_KEY_LEN);
+	WARN_ON(pool_hkdf(s->shared, POOL_KEY_LEN, ikm, sizeof(ikm), "pool-rekey"));
+	memzero_explicit(ikm, sizeof(ikm));
+	r->old = s->keys;
+	r->old_valid = true;
+	pool_keys_derive(&s->keys, s->shared);
+	memzero_explicit(r->private, sizeof(r->private));
+	r->accepted_any = false;
+	r->since_ns = ktime_get_ns();
+	r->unused_ns = r->since_ns;
+	WRITE_ONCE(r->since_packets, s->packets_sent + s->packets_recv);
+	WRITE_ONCE(r->epoch, r->epoch + 1);
+	WRITE_ONCE(r->count, r->count + 1);
+	WRITE_ONCE(s->state, POOL_ESTABLISHED);
+	pool_send_held_locked(s);
+}
+
+static void rekey_fail(struct pool_session *s, const char *why)
+{
+	pool_session_end_locked(s, POOL_CODE_REKEY_FAIL, why);
+}
+
+static void rekey_accept(struct pool_session *s, const u8 peer[POOL_KEY_LEN])
+{
+	u8 private[POOL_KEY_LEN], public[POOL_KEY_LEN], fresh[POOL_KEY_LEN];
+	struct pool_rekey *r = &s->rekey;
+
+	if (make_key(private, public))
+		return;		/* it will be proposed again */
+	if (!pool_x25519(fresh, private, peer)) {
+		rekey_fail(s, "a rekey with a public key of low order");
+		goto out;
+	}
+	mutex_lock(&s->conn->tx_lock);
+	/* Without room to answer nothing happened: it will be proposed again. */
+	if (!send_stage(s, STAGE_ACCEPT, r->epoch + 1, public)) {
+		switch_keys(s, fresh);
+		r->accepted_any = true;
+		memcpy(r->accepted, peer, sizeof(r->accepted));
+	}
+	mutex_unlock(&s->conn->tx_lock);
+	rekey_schedule(s);
+out:
+	memzero_explicit(private, sizeof(private));
+	memzero_explicit(fresh, sizeof(fresh));
+}
+
+static void rekey_complete(struct pool_session *s, const u8 peer[POOL_KEY_LEN])
+{
+	u8 fresh[POOL_KEY_LEN];
+
+	if (!pool_x25519(fresh, s->rekey.private, peer)) {
+		rekey_fail(s, "a rekey with a public key of low order");
+		return;
+	}
+	mutex_lock(&s->conn->tx_lock);
+	switch_keys(s, fresh);
+	mutex_unlock(&s->conn->tx_lock);
+	memzero_explicit(fresh, sizeof(fresh));
+	rekey_schedule(s);
+	/* Tells the acceptor that we have them, too. */
+	pool_owe_ack(s, true);
+}
+
+void pool_rekey_receive(struct pool_session *s, const struct pool_hdr *h, const u8 *plaintext, u32 len,
+			bool old_keys)
+{
+	const struct pool_wire_rekey *w = (const void *)plaintext;
+	struct pool_rekey *r = &s->rekey;
+	u32 epoch;
+	int order;
+
+	if (len != sizeof(*w) || memchr_inv(w->zero, 0, sizeof(w->zero)) ||
+	    (w->stage != STAGE_PROPOSE && w->stage != STAGE_ACCEPT)) {
+		pool_count(malformed);
+		return;
+	}
+	epoch = be32_to_cpu(w->epoch);
+	if (w->stage == STAGE_PROPOSE && r->accepted_any && epoch == r->epoch &&
+	    !memcmp(w->pubkey, r->accepted, POOL_KEY_LEN))
+		return;		/* RK-05: a repeat of what was accepted */
+	if (old_keys || epoch != r->epoch + 1 || (w->stage == STAGE_ACCEPT && s->state != POOL_REKEYING)) {
+		pool_count(malformed);
+		return;
+	}
+	if (w->stage == STAGE_ACCEPT) {
+		rekey_complete(s, w->pubkey);
+		return;
+	}
+	if (s->state == POOL_REKEYING) {
+		/* RK-03: the lower key wins. */
+		order = memcmp(r->public, w->pubkey, POOL_KEY_LEN);
+		if (!order) {
+			rekey_fail(s, "both ends proposed the same key");
+			return;
+		}
+		if (order < 0) {
+			pool_owe_ack(s, true);
+			return;
+		}
+	}
+	rekey_accept(s, w->pubkey);
+}
+
+void pool_rekey_verified(struct pool_session *s)
+{
+	struct pool_rekey *r = &s->rekey;
+
+	if (!r->old_valid)
+		return;
+	r->old_valid = false;
+	memzero_explicit(&r->old, sizeof(r->old));
+	rekey_schedule(s);
+}
+
+/* A proposal of ours waits for its accept (RK-05). */
+static void await_accept(struct pool_session *s, u64 now)
+{
+	struct pool_rekey *r = &s->rekey;
+
+	if (now >= r->proposed_ns + ANSWER_NS) {
+		rekey_fail(s, "the peer never accepted a rekey");
+		return;
+	}
+	if (r->repeats < ARRAY_SIZE(repeat_sec) && now >= r->proposed_ns + repeat_sec[r->repeats] * NSEC_PER_SEC) {
+		r->repeats++;
+		mutex_lock(&s->conn->tx_lock);
+		send_stage(s, STAGE_PROPOSE, r->epoch + 1, r->public);
+		mutex_unlock(&s->conn->tx_lock);
+	}
+	rekey_schedule(s);
+}
+
+void pool_rekey_timer(struct pool_session *s, u64 now)
+{
+	struct pool_rekey *r = &s->rekey;
+
+	if (s->state == POOL_REKEYING) {
+		await_accept(s, now);
+	} else if (r->old_valid && now >= r->unused_ns + ANSWER_NS) {
+		rekey_fail(s, "the peer never used the new keys");
+	} else if (pool_rekey_wanted(s) || now >= r->since_ns + pool_config_params().rekey_sec * NSEC_PER_SEC) {
+		if (pool_rekey_propose(s))
+			pool_part_set(s, POOL_PART_REKEY, now + NSEC_PER_SEC);
+	} else {
+		rekey_schedule(s);
+	}
+}
+
+void pool_rekey_postpone(struct pool_session *s, u64 ns)
+{
+	s->rekey.proposed_ns += ns;
+	s->rekey.unused_ns += ns;
+}
+
+void pool_rekey_erase(struct pool_session *s)
+{
+	memzero_explicit(s->shared, sizeof(s->shared));
+	memzero_explicit(&s->rekey.private, sizeof(s->rekey.private));
+	memzero_explicit(&s->rekey.old, sizeof(s->rekey.old));
+	s->rekey.old_valid = false;
+}

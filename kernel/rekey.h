@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Replacing a session's keys: section 13. rx_lock guards it, but for what says otherwise. */
+#ifndef POOL_REKEY_H
+#define POOL_REKEY_H
+
+#include "keys.h"
+
+struct pool_session;
+struct pool_hdr;
+
+struct pool_rekey {
+	u32 epoch;			/* of the keys in force */
+	u32 count;			/* completed */
+	u64 since_ns;			/* the last switch */
+	u64 since_packets;
+
+	/* Our proposal, while REKEYING. */
+	u64 proposed_ns;
+	int repeats;
+	u8 private[POOL_KEY_LEN];
+	u8 public[POOL_KEY_LEN];
+
+	/* Until the peer's first packet under the new keys (RK-04). */
+	bool old_valid;
+	u64 unused_ns;			/* since when we wait for it */
+	struct pool_keys old;
+	bool accepted_any;
+	u8 accepted[POOL_KEY_LEN];	/* the proposal that made the keys in force: repeats of it mean nothing */
+};
+
+void pool_rekey_start(struct pool_session *s);
+/* Propose now. -EALREADY: one is under way. */
+int pool_rekey_propose(struct pool_session *s);
+void pool_rekey_receive(struct pool_session *s, const struct pool_hdr *h, const u8 *plaintext, u32 len,
+			bool old_keys);
+void pool_rekey_timer(struct pool_session *s, u64 now);
+/* An authentic packet under the keys in force was committed. */
+void pool_rekey_verified(struct pool_session *s);
+/* So many packets were protected by the keys in force; tx_lock or rx_lock is held. */
+bool pool_rekey_wanted(const struct pool_session *s);
+/* The peer could not be heard for so long (DATA-04). */
+void pool_rekey_postpone(struct pool_session *s, u64 ns);
+/* Zero all of it; rx_lock and tx_lock are held. */
+void pool_rekey_erase(struct pool_session *s);
+
+#endif
