@@ -18,6 +18,7 @@ from .constants import ErrorCode, Flag, State, Type
 from .counters import DropReason, Outcome, Verdict
 from .errors import DecodeError, LocalError
 from .events import EndCause
+from .keys import Keys
 from .part import NEVER, Part
 from .reliable import ReceiveWindow, SendWindow, Sent, retransmission_timeout
 from .session import Session
@@ -60,6 +61,9 @@ class RawSession(Session):
         self._fragmentable: set[int] = set()
         self._held_answers: deque[tuple[int, int | None]] = deque()
         """Flags and ack of the answers to a configuration that found the window full."""
+        self._answered: tuple[int, Keys] | None = None
+        """The seq that the last such answer was about, and the keys it was made with."""
+        self._last_answer = b""
         self._releasing = False
         self._acks_sent = 0
         self._handshake_ack: bytes | None = None
@@ -150,9 +154,8 @@ class RawSession(Session):
             return
         value = self.ack if ack is None else ack
         self._acknowledged_up_to(value)
-        answer = next((sent for sent in self.in_flight if sent.answers == value), None)
-        if answer is not None:  # without its flags the same ack would mean a refusal (E-44)
-            self._queue(answer.packet, now)
+        if (value, self.keys) == self._answered:  # without its flags the same ack would mean a refusal (E-44)
+            self._queue(self._last_answer, now)
         else:
             # A plain ACK takes no seq: it repeats the last one, without anything sealed under it.
             self._queue(self.protect(_ACK, now, flags=flags, seq=self.next_seq - 1, ack=value), now)
@@ -165,7 +168,9 @@ class RawSession(Session):
         value = self.ack if ack is None else ack
         self._acknowledged_up_to(value)
         packet = self.protect(_ACK, now, flags=flags, ack=value)
-        self._launch(Sent(seq, packet, now, self._timeout(), answers=ack))
+        self._launch(Sent(seq, packet, now, self._timeout()))
+        if ack is not None:
+            self._answered, self._last_answer = (ack, self.keys), packet
         self._queue(packet, now)
 
     def _acknowledged_up_to(self, ack: int) -> None:

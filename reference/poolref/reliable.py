@@ -8,7 +8,6 @@ in the order of their seqs.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 from . import constants as c
@@ -30,7 +29,7 @@ def retransmission_timeout(srtt: int, jitter: int) -> int:
 class Sent:
     """A packet in flight."""
 
-    __slots__ = ("answers", "due", "interval", "limit", "packet", "probe", "sends", "seq")
+    __slots__ = ("due", "interval", "limit", "packet", "probe", "sends", "seq")
 
     def __init__(
         self,
@@ -41,7 +40,6 @@ class Sent:
         *,
         limit: int = c.SENDS,
         probe: bool = False,
-        answers: int | None = None,
     ) -> None:
         self.seq = seq
         self.packet = packet
@@ -53,8 +51,6 @@ class Sent:
         self.due = now + interval
         self.probe = probe
         """An MTU probe, which is never resent (TRN-07)."""
-        self.answers = answers
-        """The seq that an ACK with a seq of its own answers."""
 
     @property
     def exhausted(self) -> bool:
@@ -87,9 +83,6 @@ class SendWindow:
 
     def __len__(self) -> int:
         return len(self._sent)
-
-    def __iter__(self) -> Iterator[Sent]:
-        return iter(self._sent.values())
 
     @property
     def full(self) -> bool:
