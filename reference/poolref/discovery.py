@@ -145,7 +145,9 @@ class Announcer:
             self.wants_socket = True
         if self._open_since is not None and now >= self._announce_due and self.port is not None:
             self._announce_due = now + c.ANNOUNCE_PERIOD
-            self._out.append(self.announce(self.port, now).pack())
+            datagram = self.announce(self.port, now).pack()
+            wrong = self._core.settings.misbehaviour
+            self._out += [datagram] if wrong is None else wrong.announces(datagram)
 
     def announce(self, port: int, now: int) -> Announce:
         """What this node says of itself."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -13,11 +14,23 @@ import pytest
 from poolref_sim import Pair, World
 
 from poolref import wire
+from poolref.config import Parameters
 from poolref.connection import TcpConnection
-from poolref.constants import SECOND, Role, State, Type
+from poolref.constants import MAX_SESSIONS, SECOND, Role, State, Type
+from poolref.core import Peer
 from poolref.counters import DropReason
 from poolref.dialect import Dialect
-from poolref.events import HandshakeFailed, PacketTrace, SessionEnded
+from poolref.discovery import Announcer
+from poolref.events import (
+    ConfigAccepted,
+    ConfigConfirmed,
+    ConfigRejected,
+    ConfigRolledBack,
+    HandshakeFailed,
+    PacketTrace,
+    SessionEnded,
+)
+from poolref.journal import ChangeType
 from poolref.misbehaviour import (
     LOW_ORDER_POINTS,
     NOT_VIOLABLE,
@@ -29,6 +42,7 @@ from poolref.misbehaviour import (
     misbehaviour,
     parse,
 )
+from poolref.peers import MAPPED, NO_KEY, Source
 from poolref.settings import Settings
 
 NAMES = {Role.CLIENT: "client", Role.SERVER: "server"}
@@ -36,7 +50,8 @@ PUZZLE = Settings(difficulty=4, dialect=Dialect(min_difficulty=0))
 """A puzzle that is solved at once, and yet has wrong solutions."""
 BIG = 3000
 """Bytes of a message of three packets."""
-PATIENCE = {Phase.HEARTBEAT: 6.0, Phase.DATA: 6.0}
+PARAMETERS = Parameters(17, 7, 1 << 20, 3600, 512, 1400)
+PATIENCE = {Phase.HEARTBEAT: 6.0, Phase.DATA: 6.0, Phase.MTU: 9.0, Phase.CONFIGURED: 30.0, Phase.CONFIG: 1.0}
 """Seconds within which the peer has misbehaved and the victim reacted, where it does so at once."""
 
 
@@ -50,7 +65,9 @@ class Encounter:
         settings = dict.fromkeys(Role, PUZZLE)
         settings[role] = replace(PUZZLE, misbehaviour=wrong)
         self.world = World(server_settings=settings[Role.SERVER], client_settings=settings[Role.CLIENT])
-        self.victim_core = self.world.server_core if role is Role.CLIENT else self.world.client_core
+        self.core, self.victim_core = self.world.client_core, self.world.server_core
+        if role is Role.SERVER:
+            self.core, self.victim_core = self.victim_core, self.core
         self.victim_core.observer = self._observe
         self.refusals: list[int] = []
         self.session_ids: set[bytes] = set()
@@ -77,6 +94,10 @@ class Encounter:
     def victim(self) -> TcpConnection:
         return self.pair.server if self.role is Role.CLIENT else self.pair.client
 
+    @property
+    def victim_name(self) -> str:
+        return NAMES[Role(1 - self.role)]
+
     def discards(self) -> dict[DropReason, int]:
         """By how much the victim's counters of discards have grown."""
         counters = self.victim_core.counters
@@ -84,7 +105,7 @@ class Encounter:
 
     def error(self) -> int | None:
         """The errno of the victim's failed attempt."""
-        for event in self.pair.events[NAMES[Role(1 - self.role)]]:
+        for event in self.pair.events[self.victim_name]:
             if isinstance(event, HandshakeFailed):
                 return event.error.errno
         return None
@@ -140,8 +161,46 @@ class Encounter:
                 session.close(self.world.now)
                 self.settle()
                 self.victim.receive_eof(self.world.now)
+            case Phase.CONFIG | Phase.ROLLBACK:
+                session.configuring.propose(PARAMETERS, 10 * SECOND, self.world.now)
+                self.settle()
+                if ConfigAccepted(1) in self.pair.events[NAMES[self.role]]:
+                    if phase is Phase.CONFIG:
+                        session.configuring.confirm(self.world.now)
+                    else:
+                        session.configuring.rollback(self.world.now)
+                    self.settle()
+            case Phase.CONFIGURED:
+                victim.configuring.propose(PARAMETERS, 10 * SECOND, self.world.now)
+                self.settle()
+            case Phase.JOURNAL:
+                victim.replication.request(self.world.now)
+                self.wait(0.1)
+                for number in range(2):
+                    self.core.journal.append(ChangeType.ERROR, f"0x00 {number}", self.world.wall, 0, 0)
+                self.wait(0.1)
+            case Phase.EXCHANGE:
+                known = Peer(MAPPED + bytes([192, 0, 2, 77]), 9253)
+                self.core.peers.see(known, NO_KEY, Source.ANNOUNCE, self.world.now)
+                session.exchange.send_now(self.world.now)
+                self.settle()
+            case Phase.ANNOUNCE:
+                self.announce()
+            case Phase.MTU:
+                pass  # a search begins by itself, too
             case _:
                 raise AssertionError(f"no occasion for {phase}")
+
+    def announce(self) -> None:
+        """The peer announces itself once."""
+        speaker, listener = Announcer(self.core, self.world.now), Announcer(self.victim_core, self.world.now)
+        speaker.opened(self.world.now)
+        speaker.listening(9253, self.world.now)
+        speaker.handle_timer(self.world.now)
+        datagrams = speaker.datagrams_to_send()
+        assert datagrams
+        for datagram in datagrams:
+            listener.receive(datagram, MAPPED + bytes([192, 0, 2, 99]), self.world.now)
 
     def wait(self, seconds: float) -> None:
         self.pair.advance(round(seconds * SECOND))
@@ -210,14 +269,112 @@ def check(encounter: Encounter, reaction: Reaction) -> None:
     if reaction.error is not None or reaction.gives_up:
         assert encounter.victim.session is None
         assert encounter.victim.closing
+        assert encounter.victim_core.slots.free == MAX_SESSIONS - (
+            0 if encounter.role is Role.SERVER else len(encounter.session_ids)
+        )
         return
     end = None if reaction.ends is None else SessionEnded(reaction.ends, reaction.code)
     assert encounter.end() == end
+    session = encounter.victim.session
+    assert session is not None
+    assert session.untrusted is reaction.untrusted
     for message in encounter.concerned:
         assert encounter.arrived(message) is reaction.delivers
     if end is None:
         assert all(map(encounter.arrived, set(encounter.sent) - encounter.concerned))
         alive(encounter)
+
+
+def mtu(encounter: Encounter) -> int:
+    session = encounter.victim.session
+    assert session is not None
+    return session.mtu
+
+
+def version(encounter: Encounter) -> int:
+    """Of the configuration in force at the victim, nothing being tentative."""
+    assert encounter.victim_core.configuration.tentative is None
+    return encounter.victim_core.configuration.current.version
+
+
+def lost(encounter: Encounter) -> int:
+    session = encounter.victim.session
+    assert session is not None
+    return session.window.lost
+
+
+def known(encounter: Encounter) -> int:
+    """How many peers the victim knows beside this one."""
+    listed = encounter.victim_core.peers.listed(encounter.world.now)
+    return sum(each.source in (Source.ANNOUNCE, Source.EXCHANGE) for each in listed)
+
+
+def copied(encounter: Encounter) -> int:
+    """How many entries of the peer's journal the victim has, all of them as they are there."""
+    session = encounter.victim.session
+    assert session is not None
+    ring = session.replication.replica.ring
+    if ring is None:
+        return 0
+    true = encounter.core.journal.entries()
+    assert ring.entries() == true[ring.first_index :][: len(ring)]
+    return len(ring)
+
+
+def proposal(encounter: Encounter) -> list[object]:
+    """What the victim was told about its own proposal."""
+    kinds = (ConfigAccepted, ConfigConfirmed, ConfigRejected, ConfigRolledBack)
+    return [event for event in encounter.pair.events[encounter.victim_name] if isinstance(event, kinds)]
+
+
+def figures(encounter: Encounter) -> tuple[int, bool]:
+    """The largest mtu reported, and whether the victim's own figures are plausible."""
+    session = encounter.victim.session
+    assert session is not None
+    assert session.heartbeats.peer_report is not None
+    own = session.heartbeats.report(encounter.world.now)
+    return session.heartbeats.peer_report.mtu, own.rtt_ns < SECOND and own.mtu == session.mtu
+
+
+NO_ANSWER = [ConfigRejected(1, "no answer")]
+AFTERMATH: dict[str, tuple[Callable[[Encounter], object], object]] = {
+    "seq-gap": (lost, 3),
+    "telemetry-lies": (figures, (0xFFFF, True)),
+    "oversized-data": (mtu, 1400),
+    "probe-size-lies": (mtu, 1400),
+    "probe-padding": (mtu, 1400),
+    "probe-out-of-range": (mtu, 1400),
+    "probe-short": (mtu, 1400),
+    "silent-probe-answer": (mtu, 512),
+    "answer-unasked": (mtu, 1400),
+    "exchange-count": (known, 0),
+    "exchange-cut": (known, 0),
+    "exchange-too-many": (known, 0),
+    "exchange-nowhere": (known, 0),
+    "exchange-twice": (known, 1),
+    "announce-size": (known, 0),
+    "announce-version": (known, 0),
+    "announce-address": (known, 0),
+    "announce-port": (known, 0),
+    "announce-flood": (known, 1),
+    "announce-lies": (known, 1),
+    "config-twice": (version, 1),
+    "silent-config-answer": (proposal, NO_ANSWER),
+    "config-answer-ack": (proposal, NO_ANSWER),
+    "config-answer-flags": (proposal, [ConfigRejected(1, "refused")]),
+    "journal-broken": (copied, 0),
+    "journal-edited": (copied, 0),
+    "journal-forked": (copied, 1),
+    "journal-left-out": (copied, 1),
+    "journal-unasked": (copied, 0),
+    "silent-journal": (copied, 0),
+    **{
+        name: (version, 0)
+        for name, switch in SWITCHES.items()
+        if switch.phase in (Phase.CONFIG, Phase.ROLLBACK) and name != "config-twice"
+    },
+}
+"""What there is to see besides, with the default values."""
 
 
 def told(text: str, reaction: Reaction) -> Misbehaviour:
@@ -237,9 +394,36 @@ def test_a_sound_peer_reacts(name: str, role: Role) -> None:
     switch = SWITCHES[name]
     control(name, role)
     reaction = switch.expected(role)
-    check(run(switch, role, told(name, reaction), reaction), reaction)
+    encounter = run(switch, role, told(name, reaction), reaction)
+    check(encounter, reaction)
+    look, expected = AFTERMATH.get(name, (lambda encounter: None, None))
+    assert look(encounter) == expected
 
 
+def test_the_aftermath_is_of_switches() -> None:
+    assert AFTERMATH.keys() <= SWITCHES.keys()
+
+
+@pytest.mark.parametrize(
+    ("phase", "look", "expected"),
+    [
+        (Phase.MTU, mtu, 1400),
+        (Phase.CONFIG, version, 1),
+        (Phase.EXCHANGE, known, 1),
+        (Phase.ANNOUNCE, known, 1),
+        (Phase.JOURNAL, copied, 3),
+        (Phase.CONFIGURED, proposal, [ConfigAccepted(1), ConfigRolledBack(1, "deadline")]),
+    ],
+)
+def test_what_there_is_to_see_without_misbehaviour(
+    phase: Phase, look: Callable[[Encounter], object], expected: object
+) -> None:
+    name = next(switch.name for switch in SWITCHES.values() if switch.phase is phase)
+    for role in Role:
+        assert look(run(SWITCHES[name], role, None, Reaction())) == expected
+
+
+OUT_OF_RANGE = SWITCHES["config-range"].parameters[0].choices
 VARIANTS = [
     *(f"low-order-key:point={point}" for point in LOW_ORDER_POINTS),
     *(f"reserved-flag:bit={bit}" for bit in range(10, 16)),
@@ -272,6 +456,20 @@ VARIANTS = [
     *(f"fragment-overlap:by={by}" for by in (1, 1296)),
     *(f"telemetry-size:size={size}" for size in (0, 1, 43, 45, 48, 1024)),
     *(f"oversized-data:size={size}" for size in (1305, 65_519)),
+    *(f"config-size:size={size}" for size in (0, 1, 103, 105, 1024)),
+    *(f"config-range:which={which}" for which in OUT_OF_RANGE),
+    *(f"config-deadline:ns={ns}" for ns in (0, 1, 49_999_999, 3_600_000_000_001, (1 << 64) - 1)),
+    *(f"probe-size-lies:by={by}" for by in (1, 65_535)),
+    *(f"probe-out-of-range:size={size}" for size in (0, 1, 511, 1401, 65_535)),
+    *(f"answer-size-lies:by={by}" for by in (1, 65_535)),
+    *(f"answer-long:by={by}" for by in (1, 1024)),
+    *(f"answer-unasked:size={size}" for size in (0, 1, 511, 512, 1400, 1401, 65_535)),
+    *(f"exchange-count:by={by}" for by in (1, 65_535)),
+    *(f"exchange-cut:by={by}" for by in (1, 37, 38)),
+    *(f"exchange-too-many:entries={entries}" for entries in (35, 1700)),
+    *(f"announce-size:size={size}" for size in (0, 1, 75, 77, 1400)),
+    *(f"announce-version:version={version}" for version in (0, 2, 255)),
+    *(f"journal-left-out:entries={entries}" for entries in (1, 1 << 32)),
 ]
 
 
@@ -298,7 +496,7 @@ def requirements() -> dict[str, int | None]:
     return found
 
 
-TO_COME = ("TRN", "WIRE-04", "MTU", "RK", "CFG", "INT", "JRN", "DISC")
+TO_COME = ("TRN", "WIRE-04", "RK", "INT")
 """Parts without switches yet."""
 
 

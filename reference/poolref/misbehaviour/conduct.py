@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..session import Session
 
 _SEALED_PROOF = wire.offset_of("response", "sealed_proof")
+_ANNOUNCE = frozenset({Kind.ANNOUNCE})
 
 
 class Misbehaviour:
@@ -36,6 +37,8 @@ class Misbehaviour:
         self.done: dict[str, int] = {switch.name: 0 for switch, _ in switches}
         self._lasting: dict[str, dict[str, Any]] = {switch.name: {} for switch, _ in switches}
 
+        self._announcing: list[Deed] = []
+
     def conduct(self, role: Role, established: bool) -> Conduct | None:
         """How one connection of that role misbehaves, in its handshake or afterwards; None: not at all."""
         deeds = [
@@ -44,6 +47,21 @@ class Misbehaviour:
             if role in switch.roles and (established or not _for_sessions(switch, values))
         ]
         return Conduct(self, deeds, established) if deeds else None
+
+    def announces(self, datagram: bytes) -> list[bytes]:
+        """What is announced instead of a sound announce."""
+        if not self._announcing:
+            self._announcing = [
+                Deed(switch, values, Role.SERVER, self._lasting[switch.name])
+                for switch, values in self.switches
+                if switch.announce is not None
+            ]
+        datagrams = [datagram]
+        for deed in self._announcing:
+            if deed.switch.announce is not None and deed.chosen(_ANNOUNCE):
+                self.done[deed.switch.name] += 1
+                datagrams = [out for each in datagrams for out in deed.switch.announce(deed, each)]
+        return datagrams
 
     def __str__(self) -> str:
         return " ".join(_text(switch, values) for switch, values in self.switches)
@@ -66,6 +84,8 @@ class Conduct:
         self.deeds = deeds
         self._misbehaviour = misbehaviour
         self._established = established
+        self._extra = 0
+        """Packets sent again, each of which took a seq of its own."""
         self._late: deque[tuple[int, bytes]] = deque()
         self._part: Part | None = None
 
@@ -75,8 +95,9 @@ class Conduct:
         if draft is None:
             return [packet]
         chosen = [deed for deed in self.deeds if _sends(deed.switch) and deed.chosen(draft.kinds, draft)]
+        draft.header.seq += self._extra
         if not chosen:
-            return [packet]
+            return [draft.build() if self._extra else packet]
         for deed in chosen:
             self._misbehaviour.done[deed.switch.name] += 1
             if deed.switch.change is not None:
@@ -85,6 +106,10 @@ class Conduct:
         for deed in chosen:
             if deed.switch.emit is not None:
                 packets = [out for each in packets for out in deed.switch.emit(deed, draft, each)]
+        for _ in range(max(deed.switch.again for deed in chosen)):
+            self._extra += 1
+            draft.header.seq += 1
+            packets.append(draft.build())
         delay = max(deed.switch.delay(deed) for deed in chosen)
         if delay and self._part is not None:
             self._late.extend((now + delay, each) for each in packets)

@@ -33,8 +33,10 @@ class Phase(StrEnum):
     CLOSE = "close"  # ending the session
     MTU = "mtu"  # searching for the path's MTU
     REKEY = "rekey"  # proposing or accepting new keys
-    CONFIG = "config"  # proposing a configuration, or being proposed one
-    JOURNAL = "journal"  # replicating its journal
+    CONFIG = "config"  # proposing a configuration, and confirming it once it is accepted
+    ROLLBACK = "rollback"  # undoing what it proposed
+    CONFIGURED = "configured"  # being proposed a configuration
+    JOURNAL = "journal"  # being asked for its journal, which then grows
     EXCHANGE = "exchange"  # exchanging peers
     ANNOUNCE = "announce"  # announcing itself by multicast
     INTEGRITY = "integrity"  # challenging the peer, or being challenged
@@ -176,12 +178,14 @@ class Deed:
 Change = Callable[[Deed, Draft], None]
 Emit = Callable[[Deed, Draft, bytes], list[bytes]]
 Agree = Callable[[Deed, bytes, bytes, bytes], bytes]
+Announce = Callable[[Deed, bytes], list[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """``change`` alters the draft of a packet, ``emit`` turns the finished packet into what is sent; both see
-    only the packets of ``kind`` (unless a parameter names another) that ``nth`` and ``every`` choose, once
+    """``change`` alters the draft of a packet, ``emit`` turns the finished packet into what is sent, after
+    which it is sent ``again`` that often as a new packet; ``announce`` does so with datagrams.  They see only
+    the packets of ``kind`` (unless a parameter names another) that ``nth`` and ``every`` choose, once
     ``ready``.  ``ignores`` is a kind of received packets that are not acted on.  ``agree`` (own private key,
     the peer's public key, their X25519 result) gives the shared secret to go on with.  ``delay_ms`` and
     ``pace_ms`` name parameters: how late the packets leave, how far apart the bytes of the stream are.  It
@@ -201,6 +205,8 @@ class Switch:
     ready: Callable[[Deed, Draft], bool] | None = None
     ignores: Kind | None = None
     agree: Agree | None = None
+    announce: Announce | None = None
+    again: int = 0
     delay_ms: str = ""
     pace_ms: str = ""
     attempts: int = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import handshake, messages, protection, silence
+from . import administration, discovery, handshake, messages, protection, silence
 from .conduct import Misbehaviour
 from .model import Switch, Value
 
@@ -22,6 +22,11 @@ _TABLES: Final = (
     messages.HEARTBEATS,
     messages.ENDS,
     silence.SILENCE,
+    discovery.MTU,
+    discovery.EXCHANGE,
+    discovery.ANNOUNCE,
+    administration.CONFIG,
+    administration.JOURNAL,
 )
 
 SWITCHES: Final[dict[str, Switch]] = {switch.name: switch for table in _TABLES for switch in table}
@@ -55,6 +60,8 @@ NOT_VIOLABLE: Final = {
     "DATA-03": "the size of a receiver's buffer is a matter of its local interface",
     "DATA-04": "the receive queue is the receiver's; a sender may send as fast as the transport takes it",
     "FRAG-05": "it permits orders to senders and forbids none",
+    "JRN-04": "what a node journals is inside it; what it tells of it is JRN-01 and JRN-03",
+    "DISC-04": "it says how little an announce proves; there is nothing that a peer must or must not send",
     "CFG-06": "how a node protects its configuration against itself does not show to a peer",
     "ERR-01": "what a node counts and journals is inside it",
 }
