@@ -30,6 +30,7 @@ _RESPONSE: Final = int(Type.RESPONSE)
 _HEARTBEAT: Final = int(Type.HEARTBEAT)
 _CLOSE: Final = int(Type.CLOSE)
 _DISCOVER: Final = int(Type.DISCOVER)
+_DECIDED_ON: Final = (int(Type.CONFIG), int(Type.ROLLBACK))
 _REQUIRE_ACK: Final = int(Flag.REQUIRE_ACK)
 _TELEMETRY: Final = int(Flag.TELEMETRY)
 _PRIORITY: Final = int(Flag.PRIORITY)
@@ -64,6 +65,8 @@ class RawSession(Session):
         self._answered: tuple[int, Keys] | None = None
         """The seq that the last such answer was about, and the keys it was made with."""
         self._last_answer = b""
+        self._undecided: set[int] = set()
+        """The seqs of what will be answered like that and waits for its turn."""
         self._releasing = False
         self._acks_sent = 0
         self._handshake_ack: bytes | None = None
@@ -122,11 +125,12 @@ class RawSession(Session):
 
     @property
     def ack(self) -> int:
+        cumulative = self.window.cumulative
+        if not self._held_answers and not self._undecided:
+            return cumulative
         # What is answered by an ACK of its own is acknowledged by nothing else before (E-44).
-        for _, ack in self._held_answers:
-            if ack is not None:
-                return min(ack - 1, self.window.cumulative)
-        return self.window.cumulative
+        waiting = self._undecided.union(ack for _, ack in self._held_answers if ack is not None)
+        return min(cumulative, min(waiting, default=cumulative + 1) - 1)
 
     def transmit(
         self, type: Type, now: int, plaintext: bytes = b"", *, flags: int = 0, channel: int = 0
@@ -284,6 +288,8 @@ class RawSession(Session):
         """A packet with a seq of its own that opened: committed and acknowledged whatever it is."""
         at_once = _indifferent_to_order(header)
         self.window.accept(header.seq, None if at_once else (header, plaintext))
+        if header.type in _DECIDED_ON:
+            self._undecided.add(header.seq)
         acks_sent = self._acks_sent
         if header.type != _RESPONSE:  # whose ack is none (E-11)
             self._take_ack(header, now)
@@ -294,6 +300,7 @@ class RawSession(Session):
             outcome = self._act(header, plaintext, now)
         while self.end is None and (ready := self.window.next_ready()) is not None:
             result = self._act(*ready, now)
+            self._undecided.discard(ready[0].seq)
             if ready[0] is header:
                 acted = True
                 outcome = result
@@ -355,6 +362,7 @@ class RawSession(Session):
         self.window.clear()
         self.in_flight.clear()
         self._held_answers.clear()
+        self._undecided.clear()
         self._handshake_ack = None
 
     def _part_when_drained(self, now: int) -> None:
@@ -391,7 +399,8 @@ class RawSession(Session):
         if self.state is State.CLOSING:
             due = self._resending.due if self._ack_due is None else min(self._resending.due, self._ack_due)
         else:
-            due = super().next_timer() or NEVER
+            parts_due = super().next_timer()
+            due = NEVER if parts_due is None else parts_due
         return min(due, self._parting_due)
 
     def handle_timer(self, now: int) -> None:

@@ -535,6 +535,7 @@ def test_what_is_held_back_goes_out_later(pair: Pair, monkeypatch: pytest.Monkey
     pair.advance(SECOND)
     assert told(pair) == []
     monkeypatch.setattr(Session, "holding", False)
+    pair.c.release(pair.world.now)
     pair.advance(SECOND)
     assert told(pair) == [ConfigAccepted(1)]
 
