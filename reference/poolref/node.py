@@ -218,6 +218,7 @@ class Node(NodeView):
         executor = self._running()
         index = self._parts.core.slots.take()
         if index is None:
+            self._parts.core.record_error(c.ErrorCode.OVERLOAD, f"{host} {port} no_slot", self._parts.clock())
             raise LocalError(errno.ENOSPC, f"all {c.MAX_SESSIONS} sessions are in use")
         attempt = Attempt(self._parts, executor, index)
         self._attempts.add(attempt)

@@ -29,6 +29,7 @@ from poolref.errors import (
 )
 from poolref.events import Event, MessageReceived, PacketTrace, PuzzlePosed, SessionEnded, SessionEstablished
 from poolref.io.tcp import ip_text, mapped_ip
+from poolref.journal import ChangeType
 from poolref.keylog import parse_line
 from poolref.node import Node, Session, Settings
 
@@ -306,6 +307,9 @@ async def test_the_65th_session() -> None:
             await other.connect(V4, port)
         assert isinstance(refused.value, ConnectionRefusedError)
         assert refused.value.code == ErrorCode.OVERLOAD
+        assert client.journal()[-1].text == f"0x09 {V4} {port} no_slot"
+        (logged,) = [entry for entry in server.journal() if entry.change_type == ChangeType.ERROR]
+        assert logged.text.startswith("0x09 127.0.0.1 ")
         await sessions[0].close()
         await until(lambda: len(server.sessions()) == MAX_SESSIONS - 1)
         assert (await other.connect(V4, port)).active
