@@ -382,7 +382,12 @@ def told(text: str, reaction: Reaction) -> Misbehaviour:
     return misbehaviour(text) if reaction.error is None else misbehaviour(text, "mute")
 
 
-EVERYWHERE = [(switch.name, role) for switch in SWITCHES.values() for role in switch.roles]
+EVERYWHERE = [
+    (switch.name, role)
+    for switch in SWITCHES.values()
+    for role in switch.roles
+    if switch.reaction is not None
+]
 
 
 def ids(value: object) -> str:
@@ -496,7 +501,7 @@ def requirements() -> dict[str, int | None]:
     return found
 
 
-TO_COME = ("TRN", "WIRE-04", "RK", "INT")
+TO_COME = ("RK", "INT")
 """Parts without switches yet."""
 
 

@@ -180,7 +180,8 @@ CONFIG: Final = (
     ),
     Switch(
         "rollback-payload", ("CFG-05",), "A ROLLBACK is not empty.",
-        Phase.ROLLBACK, Reaction({DropReason.CONFIG_REJECT: 1}, after_s=11), kinds=(Kind.ROLLBACK,), change=_with_payload,
+        Phase.ROLLBACK, Reaction({DropReason.CONFIG_REJECT: 1}, after_s=11), kinds=(Kind.ROLLBACK,),
+        change=_with_payload,
     ),
     Switch(
         "silent-config-answer", ("CFG-01", "CFG-02"), "A CONFIG is not answered.",

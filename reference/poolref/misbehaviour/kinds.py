@@ -24,6 +24,7 @@ class Kind(StrEnum):
     LAST_FRAGMENT = "LAST_FRAGMENT"
     ACK = "ACK"
     CONFIG_ANSWER = "CONFIG_ANSWER"
+    VOID = "VOID"  # TRN-07
     HEARTBEAT = "HEARTBEAT"
     REKEY = "REKEY"
     REKEY_PROPOSE = "REKEY_PROPOSE"
@@ -75,7 +76,9 @@ def kinds_of(header: Header, plaintext: bytes, established: bool) -> frozenset[K
 def _finer(type: Type, flags: int, plaintext: bytes) -> Kind | None:
     match type:
         case Type.ACK:
-            return Kind.CONFIG_ANSWER if flags & _CONFIG_FLAGS else None
+            if flags & _CONFIG_FLAGS:
+                return Kind.CONFIG_ANSWER
+            return Kind.VOID if flags & Flag.PRIORITY else None
         case Type.REKEY:
             return _BY_STAGE.get(plaintext[_REKEY_STAGE]) if len(plaintext) > _REKEY_STAGE else None
         case Type.CONFIG:

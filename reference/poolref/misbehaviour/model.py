@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from .. import crypto
 from ..constants import HEADER_SIZE, MILLISECOND, Flag, Role
@@ -17,6 +17,7 @@ from ..wire import HMAC_OFFSET, Header
 from .kinds import Kind
 
 Value = int | str
+Transport = Literal["tcp", "raw"]
 BOTH: Final = (Role.CLIENT, Role.SERVER)
 CLIENT: Final = (Role.CLIENT,)
 SERVER: Final = (Role.SERVER,)
@@ -81,7 +82,7 @@ ALL: Final = Parameter("every", 1, "0: it happens once only", 0, 1)
 
 @dataclass(frozen=True, slots=True)
 class Reaction:
-    """What a sound peer does, over TCP, about one deed with the default values; nothing set: it carries on as
+    """What a sound peer does about one deed with the default values; nothing set: it carries on as
     if nothing had been wrong.
 
     ``counts``: by how much which counters of discards grow, and no others do.  ``ends`` and ``code``: how its
@@ -189,14 +190,15 @@ class Switch:
     ``ready``.  ``ignores`` is a kind of received packets that are not acted on.  ``agree`` (own private key,
     the peer's public key, their X25519 result) gives the shared secret to go on with.  ``delay_ms`` and
     ``pace_ms`` name parameters: how late the packets leave, how far apart the bytes of the stream are.  It
-    shows on the connection number ``attempts`` of the node.
+    shows on the connection number ``attempts`` of the node.  ``reaction`` is that over TCP, ``raw`` the one
+    over raw IP; None: the switch is not for that transport.
     """
 
     name: str
     violates: tuple[str, ...]
     sentence: str
     phase: Phase
-    reaction: Reaction | Mapping[Role, Reaction]
+    reaction: Reaction | Mapping[Role, Reaction] | None
     roles: tuple[Role, ...] = BOTH
     parameters: tuple[Parameter, ...] = ()
     kinds: tuple[Kind, ...] = (Kind.DATA,)
@@ -210,10 +212,14 @@ class Switch:
     delay_ms: str = ""
     pace_ms: str = ""
     attempts: int = 1
+    raw: Reaction | Mapping[Role, Reaction] | None = None
 
-    def expected(self, role: Role) -> Reaction:
-        """How a sound peer reacts to one in that role."""
-        return self.reaction if isinstance(self.reaction, Reaction) else self.reaction[role]
+    def expected(self, role: Role, transport: Transport = "tcp") -> Reaction:
+        """How a sound peer reacts to one in that role; KeyError where the switch is not for that."""
+        reaction = self.reaction if transport == "tcp" else self.raw
+        if reaction is None:
+            raise KeyError(f"{self.name} over {transport}")
+        return reaction if isinstance(reaction, Reaction) else reaction[role]
 
     def values(self, given: Mapping[str, str]) -> dict[str, Value]:
         """Every parameter's value; ValueError for a name or value that is not one."""

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
-from . import administration, discovery, handshake, messages, protection, silence
+from . import administration, discovery, handshake, messages, protection, raw, silence
 from .conduct import Misbehaviour
 from .model import Switch, Value
 
@@ -27,9 +28,15 @@ _TABLES: Final = (
     discovery.ANNOUNCE,
     administration.CONFIG,
     administration.JOURNAL,
+    raw.RAW,
+    (raw.SEQ_REUSED,),
 )
 
-SWITCHES: Final[dict[str, Switch]] = {switch.name: switch for table in _TABLES for switch in table}
+SWITCHES: Final[dict[str, Switch]] = {
+    switch.name: replace(switch, raw=raw.OVER_RAW.get(switch.name, switch.raw))
+    for table in _TABLES
+    for switch in table
+}
 
 
 def parse(text: str) -> tuple[Switch, dict[str, Value]]:
@@ -48,6 +55,9 @@ def misbehaviour(*texts: str) -> Misbehaviour:
 
 
 NOT_VIOLABLE: Final = {
+    "WIRE-04": "neither payload_len on TCP nor the length of an IPv4 datagram can express more",
+    "TRN-05": "which transports a node may open, and which it tries, is its own affair",
+    "TRN-08": "whoever does not repeat INIT or RESPONSE only fails to get a session itself",
     "WIRE-07": "it is what every switch puts to the test: the violation would be the other side's",
     "KEY-03": "the lengths are arguments of a local call; they never come from a peer",
     "KEY-04": "which primitives a node has is its own affair; no packet selects one",
