@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import constants as c
@@ -50,6 +51,10 @@ class NodeView:
         self._clock = clock
         self._started = clock()
 
+    def now(self) -> int:
+        """The time on the node's clock: ns of an unspecified epoch."""
+        return self._clock()
+
     @property
     def port(self) -> int | None:
         """The port being listened on, None while not listening."""
@@ -85,6 +90,10 @@ class NodeView:
     def journal(self) -> tuple[Entry, ...]:
         """The journal, oldest kept entry first (JRN-02)."""
         return self._core.journal.entries()
+
+    def watch_journal(self, watcher: Callable[[], None]) -> None:
+        """Call ``watcher`` after each new entry."""
+        self._core.journal.watch(watcher)
 
     def stats(self) -> NodeStats:
         """A snapshot of the node's figures."""

@@ -34,19 +34,20 @@ class ServerThread:
     """`pool_test server` in a thread; `output` and `status` once it has ended."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
-        self.port = free_port()
+        self.port = 0
         self.status: int | None = None
         self.listening = threading.Event()
         real = ports.NodeSide.listen
 
         async def listen(side: ports.NodeSide, host: str | None, port: int) -> int:
             try:
-                return await real(side, host, port)
+                self.port = await real(side, host, 0)
             finally:
                 self.listening.set()
+            return self.port
 
         monkeypatch.setattr(ports.NodeSide, "listen", listen)
-        argv = [*options, "server", "--once", "--host", "127.0.0.1", "--port", str(self.port)]
+        argv = [*options, "server", "--once", "--host", "127.0.0.1"]
         self.thread = threading.Thread(target=lambda: setattr(self, "status", pool_test.main(argv)))
 
     def __enter__(self) -> ServerThread:

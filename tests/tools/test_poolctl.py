@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from poolref.tools import poolctl
+from poolref.tools import arguments, poolctl
 from poolref.tools.kernel_abi import SessionInfo
 
 
@@ -24,13 +24,13 @@ from poolref.tools.kernel_abi import SessionInfo
     ],
 )
 def test_endpoints_are_split_as_people_write_them(text, port, expected):
-    assert poolctl.split_endpoint(text, port) == expected
+    assert arguments.split_endpoint(text, port) == expected
 
 
 @pytest.mark.parametrize("text", ["[fd00::2", "[fd00::2]x", ":99", "host:0", "host:65536", "host:x"])
 def test_bad_endpoints_are_named(text):
-    with pytest.raises(poolctl.UsageError) as caught:
-        poolctl.split_endpoint(text, None)
+    with pytest.raises(arguments.UsageError) as caught:
+        arguments.split_endpoint(text, None)
     assert str(caught.value)
 
 

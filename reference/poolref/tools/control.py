@@ -2,7 +2,7 @@
 """Control socket of a running reference node: one JSON object a line over a Unix stream socket.
 
 Request: {"method": NAME, "params": {...}}; bytes travel as {"b64": TEXT}.
-Reply: {"result": ...} or {"errno": N, "error": TEXT}. Methods are those of `backend.Backend`.
+Reply: {"result": ...} or {"errno": N, "error": TEXT}. Methods are those of `backend.Control`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ import socket
 from pathlib import Path
 from typing import Any
 
+from poolref.tools.backend import Backend, Control
 from poolref.tools.kernel_abi import DEFAULT_PORT, MAX_MESSAGE, SessionInfo
 from poolref.tools.plain import decode, encode
 
-METHODS = frozenset(
-    {"listen", "stop", "connect", "send", "recv", "sessions", "close_session", "channel", "counters"}
+METHODS = frozenset(name for name in vars(Control) if not name.startswith("_")) | frozenset(
+    name for name in vars(Backend) if not name.startswith("_")
 )
-MAX_LINE = 256 * 1024
+MAX_LINE = 256 * 1024  # a request
+MAX_REPLY = 8 * 1024 * 1024  # a whole journal
 
 
 def default_socket() -> Path:
@@ -32,7 +34,7 @@ def default_socket() -> Path:
 
 
 class ControlClient:
-    """A Backend that speaks to a running poold."""
+    """A Control that speaks to a running poold."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path or default_socket()
@@ -60,7 +62,7 @@ class ControlClient:
 
     def _call(self, method: str, **params: Any) -> Any:
         self._socket.sendall(json.dumps({"method": method, "params": encode(params)}).encode() + b"\n")
-        line = self._file.readline(MAX_LINE)
+        line = self._file.readline(MAX_REPLY)
         if not line.endswith(b"\n"):
             raise OSError(errno.ECONNRESET, "the reference node went away")
         reply = json.loads(line)
@@ -94,3 +96,48 @@ class ControlClient:
 
     def counters(self) -> dict[str, int]:
         return dict(self._call("counters"))
+
+    def rekey(self, index: int) -> None:
+        self._call("rekey", index=index)
+
+    def configure(self, index: int, deadline_ns: int, **params: int) -> int:
+        return int(self._call("configure", index=index, deadline_ns=deadline_ns, **params))
+
+    def confirm(self, index: int) -> int:
+        return int(self._call("confirm", index=index))
+
+    def rollback(self, index: int) -> int:
+        return int(self._call("rollback", index=index))
+
+    def request_journal(self, index: int) -> list[dict[str, Any]]:
+        return list(self._call("request_journal", index=index))
+
+    def exchange(self, index: int) -> None:
+        self._call("exchange", index=index)
+
+    def challenge(self, index: int) -> None:
+        self._call("challenge", index=index)
+
+    def probe_mtu(self, index: int) -> int:
+        return int(self._call("probe_mtu", index=index))
+
+    def journal(self) -> list[dict[str, Any]]:
+        return list(self._call("journal"))
+
+    def peers(self) -> list[dict[str, Any]]:
+        return list(self._call("peers"))
+
+    def add_peer(self, address: str, port: int, pubkey: bytes) -> None:
+        self._call("add_peer", address=address, port=port, pubkey=pubkey)
+
+    def forget_peer(self, address: str, port: int) -> None:
+        self._call("forget_peer", address=address, port=port)
+
+    def integrity(self) -> dict[str, str]:
+        return dict(self._call("integrity"))
+
+    def details(self) -> list[dict[str, str]]:
+        return list(self._call("details"))
+
+    def stats(self) -> dict[str, Any]:
+        return dict(self._call("stats"))

@@ -334,6 +334,14 @@ class PoolDevice:
             if len(row) == 5
         ]
 
+    def add_peer(self, address: str, port: int, pubkey: bytes) -> None:
+        """OSError(EOPNOTSUPP): the module knows its static peers from when it was loaded."""
+        raise OSError(errno.EOPNOTSUPP, "the module takes static peers from its parameter `peers` only")
+
+    def forget_peer(self, address: str, port: int) -> None:
+        """OSError(EOPNOTSUPP), as `add_peer`."""
+        raise OSError(errno.EOPNOTSUPP, "the module takes static peers from its parameter `peers` only")
+
     def integrity(self) -> dict[str, str]:
         """/proc/pool/integrity as a mapping of its `name: value` lines; OSError(ENOENT) where a build has
         none.

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+from collections.abc import Sequence
+from typing import Any
 
-from poolref.constants import VERSION, State
+from poolref.constants import SECOND, VERSION, State
 from poolref.errors import LocalError
+from poolref.journal import ChangeType, Entry
 from poolref.node import Node
 from poolref.node_session import Session
+from poolref.peers import NO_KEY
 from poolref.tools.kernel_abi import (
     CHANNEL_LIST,
     CHANNEL_SUBSCRIBE,
@@ -25,7 +29,7 @@ _MAPPED = "::ffff:"
 
 
 class NodeBackend:
-    """Coroutines named as the methods of `Backend`; call them on the node's event loop."""
+    """Coroutines named as the methods of `Control`; call them on the node's event loop."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
@@ -78,6 +82,99 @@ class NodeBackend:
 
     async def counters(self) -> dict[str, int]:
         return self.node.counters()
+
+    # -- Control ---------------------------------------------------------------------------------------
+
+    async def configure(self, index: int, deadline_ns: int, **params: Any) -> int:
+        return await self._session(index).configure(deadline=deadline_ns / SECOND, **params)
+
+    async def confirm(self, index: int) -> int:
+        return await self._session(index).confirm()
+
+    async def rollback(self, index: int) -> int:
+        return await self._session(index).rollback()
+
+    async def request_journal(self, index: int) -> list[dict[str, Any]]:
+        session = self._session(index)
+        entries = await session.request_journal()
+        ring = session.core.replication.replica.ring
+        return entry_rows(entries, 0 if ring is None else ring.first_index)
+
+    async def exchange(self, index: int) -> None:
+        self._session(index).exchange_peers()
+
+    async def probe_mtu(self, index: int) -> int:
+        return await self._session(index).probe_mtu()
+
+    async def journal(self) -> list[dict[str, Any]]:
+        entries = self.node.journal()
+        return entry_rows(entries, self.node.stats().journal_entries - len(entries))
+
+    async def peers(self) -> list[dict[str, Any]]:
+        now = self.node.now()
+        return [
+            {
+                "address": str(known.peer).rpartition(" ")[0],
+                "port": known.peer.port,
+                "source": known.source.name.lower(),
+                "age_s": (now - known.last_seen) // SECOND,
+                "pubkey": known.pubkey.hex(),
+            }
+            for known in self.node.peers()
+        ]
+
+    async def add_peer(self, address: str, port: int, pubkey: bytes) -> None:
+        self.node.add_peer(address, port, pubkey or NO_KEY)
+
+    async def forget_peer(self, address: str, port: int) -> None:
+        self.node.forget_peer(address, port)
+
+    async def details(self) -> list[dict[str, str]]:
+        """The keys of ABI-26."""
+        rows = []
+        for session in self.node.sessions():
+            info = session.info()
+            rows.append(
+                {
+                    "idx": str(info.index),
+                    "id": info.session_id.hex(),
+                    "role": info.role.name.lower(),
+                    "transport": info.transport,
+                    "version": str(info.version),
+                    "epoch": str(info.epoch),
+                    "mtu": str(info.mtu),
+                    "subs": ",".join(map(str, info.channels)) or "none",
+                    "untrusted": str(int(info.untrusted)),
+                }
+            )
+        return rows
+
+    async def stats(self) -> dict[str, Any]:
+        stats = dataclasses.asdict(self.node.stats())
+        return {**stats, "journal_head": stats["journal_head"].hex()}
+
+
+def entry_rows(entries: Sequence[Entry], first: int) -> list[dict[str, Any]]:
+    """Journal entries as mappings; `first` is the index of the first one."""
+    return [
+        {
+            "index": first + position,
+            "timestamp": entry.timestamp,
+            "type": _type_name(entry.change_type),
+            "before": entry.config_before,
+            "after": entry.config_after,
+            "hash": entry.change_hash.hex(),
+            "detail": entry.text,
+        }
+        for position, entry in enumerate(entries)
+    ]
+
+
+def _type_name(change_type: int) -> str:
+    try:
+        return ChangeType(change_type).name
+    except ValueError:
+        return f"type {change_type}"
 
 
 def _row(session: Session) -> SessionInfo:

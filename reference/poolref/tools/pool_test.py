@@ -28,9 +28,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from poolref.errors import PoolError
+from poolref.tools.arguments import UsageError, number_in, resolve, split_endpoint
 from poolref.tools.control import ControlClient, default_socket
 from poolref.tools.kernel_abi import DEFAULT_PORT
-from poolref.tools.poolctl import UsageError, explain, number_in, open_device, resolve, split_endpoint
+from poolref.tools.poolctl import explain, open_device
 from poolref.tools.ports import BackendSide, NodeSide, Side
 from poolref.tools.progress import ProgressLine, byte_count, megabytes
 from poolref.tools.transfer import (

@@ -11,13 +11,13 @@ import base64
 import errno
 import json
 import os
-import socket
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from poolref.tools.backend import Backend
+from poolref.tools.arguments import UsageError, number_in, resolve, split_endpoint
+from poolref.tools.backend import Backend, Control
 from poolref.tools.control import ControlClient, default_socket
 from poolref.tools.kernel_abi import (
     CHANNEL_LIST,
@@ -28,55 +28,9 @@ from poolref.tools.kernel_abi import (
     PoolDevice,
     SessionInfo,
 )
+from poolref.tools.poolctl_control import add_control_commands, run_control, table_of
 
 OPERATIONS = {"subscribe": CHANNEL_SUBSCRIBE, "unsubscribe": CHANNEL_UNSUBSCRIBE, "list": CHANNEL_LIST}
-
-
-class UsageError(Exception):
-    """Arguments that no node could make sense of."""
-
-
-def number_in(low: int, high: int, what: str) -> Any:
-    """An argparse type: an integer within [low, high]."""
-
-    def parse(text: str) -> int:
-        try:
-            value = int(text, 0)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{what} must be a number, not {text!r}") from None
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{what} must be {low}..{high}, not {value}")
-        return value
-
-    return parse
-
-
-def split_endpoint(text: str, port: int | None) -> tuple[str, int]:
-    """Split HOST, HOST:PORT, IPV6 or [IPV6]:PORT; an explicit port argument wins."""
-    host, stated = text, ""
-    if text.startswith("["):
-        host, bracket, rest = text[1:].partition("]")
-        if not bracket or (rest and not rest.startswith(":")):
-            raise UsageError(f"not an address: {text!r} (write [IPv6]:PORT)")
-        stated = rest[1:]
-    elif text.count(":") == 1:
-        host, _, stated = text.partition(":")
-    if not host:
-        raise UsageError(f"no host in {text!r}")
-    if port is None and stated:
-        if not stated.isdecimal() or not 0 < int(stated) < 65536:
-            raise UsageError(f"not a port: {stated!r} (1..65535)")
-        port = int(stated)
-    return host, DEFAULT_PORT if port is None else port
-
-
-def resolve(host: str) -> list[str]:
-    """IP literals for a host name, in the resolver's order. Raises UsageError when there are none."""
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (socket.gaierror, UnicodeError) as exc:
-        raise UsageError(f"cannot resolve {host!r}: {getattr(exc, 'strerror', None) or exc}") from exc
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -129,6 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("operation", choices=sorted(OPERATIONS))
     sub.add_argument("channel", nargs="?", type=channel, default=None)
     commands.add_parser("counters", help="show the node's counters")
+    add_control_commands(commands, index)
     return parser
 
 
@@ -151,9 +106,7 @@ def table(sessions: list[SessionInfo]) -> str:
         )
         for s in sessions
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+    return table_of(rows)
 
 
 def connect(node: Backend, args: argparse.Namespace) -> tuple[Any, str]:
@@ -182,7 +135,7 @@ def message_to_send(args: argparse.Namespace) -> bytes:
     return sys.stdin.buffer.read()
 
 
-def run(node: Backend, args: argparse.Namespace) -> tuple[Any, str | bytes]:
+def run(node: Control, args: argparse.Namespace) -> tuple[Any, str | bytes]:
     """Carry out one command: (JSON-ready result, human output)."""
     match args.command:
         case "listen":
@@ -215,7 +168,7 @@ def run(node: Backend, args: argparse.Namespace) -> tuple[Any, str | bytes]:
         case "counters":
             counters = node.counters()
             return counters, "\n".join(f"{name} {value}" for name, value in sorted(counters.items()))
-    raise UsageError(f"unknown command {args.command!r}")
+    return run_control(node, args)
 
 
 def open_device(path: str) -> PoolDevice:
