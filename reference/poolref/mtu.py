@@ -160,8 +160,8 @@ class MtuSearch(Part):
 
     def probe_now(self, now: int) -> None:
         """Search again as soon as a probe may go out, unless a search is under way."""
-        if self._search is None and not self._held and self.session.end is None:
-            self.due = min(self.due, max(now, self._quiet_until))
+        if self._search is None and not self._held:
+            self.due = min(self.due, now)
 
     def lost(self, now: int) -> None:
         """A packet other than a probe was lost: the path may have changed (MTU-03)."""

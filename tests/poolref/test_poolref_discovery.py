@@ -422,12 +422,27 @@ def test_a_failing_socket_is_opened_anew_with_growing_pauses_and_journalled() ->
     assert entries[0].timestamp == WALL
     announcer.opened(now)
     assert not announcer.wants_socket
-    assert len(node.sent(now)) == 1, "announced at once: the last one may not have left"
+    assert len(node.sent(now)) == 1
     announcer.failed("again", now + 59 * SECOND)
     assert announcer.next_timer() == now + (59 + 60) * SECOND
     announcer.opened(now + 200 * SECOND)
     announcer.failed("after a good minute", now + 260 * SECOND)
     assert announcer.next_timer() == now + 261 * SECOND
+
+
+def test_after_a_failure_it_announces_at_once_since_the_last_one_may_not_have_left() -> None:
+    node = Fixture()
+    node.announcer.listening(1, START)
+    assert len(node.sent(START)) == 1
+    node.announcer.failed("why", START)
+    node.announcer.opened(START + SECOND)
+    assert len(node.sent(START + SECOND)) == 1
+    assert node.sent(START + 31 * SECOND - 1) == []
+    node.announcer.listening(None, START + 31 * SECOND)
+    node.announcer.failed("why", START + 32 * SECOND)
+    node.announcer.opened(START + 40 * SECOND)
+    assert node.sent(START + 40 * SECOND) == []
+    assert node.announcer.next_timer() is None
 
 
 def test_at_first_a_socket_is_wanted() -> None:

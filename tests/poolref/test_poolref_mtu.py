@@ -68,6 +68,8 @@ def test_the_lower_bound_is_never_probed() -> None:
 def test_bounds_closer_than_16_still_have_the_upper_one_tried() -> None:
     assert searched(1390, 1400, 1400) == (1400, [1400])
     assert searched(1390, 1400, 1395) == (1390, [1400])
+    assert searched(512, 527, 520) == (512, [527])
+    assert searched(512, 528, 520) == (520, [528, 520])
 
 
 @given(st.integers(512, 1400), st.integers(512, 1400), st.integers(512, 1400))
@@ -249,6 +251,8 @@ def test_a_loss_during_a_search_does_not_start_it_over() -> None:
         if pair.c.mtu == 1400:
             pair.c.discovery.lost(pair.world.now)
     assert [size for _, size in log.probes()] == searched(512, 1400, 800)[1]
+    first, second = (now for now, _ in log.probes()[:2])
+    assert second - first == 2 * SECOND, "nor does it cut the wait for an answer short"
 
 
 def test_no_two_probes_within_a_second_whatever_happens() -> None:
@@ -318,6 +322,16 @@ def test_a_late_or_repeated_answer_changes_nothing() -> None:
     assert deliver(pair, reply(pair, 956), "client") is DropReason.UNSOLICITED
     pair.advance(20 * SECOND)
     assert pair.c.mtu == 956
+
+
+def test_once_the_wait_is_over_an_answer_is_late_even_before_the_next_probe() -> None:
+    pair = in_flight()
+    pair.c.congested = True
+    pair.advance(2 * SECOND)
+    assert deliver(pair, reply(pair, 1400), "client") is DropReason.UNSOLICITED
+    pair.c.congested = False
+    pair.advance(20 * SECOND)
+    assert pair.c.mtu == searched(512, 1400, 600)[0]
 
 
 def test_an_answer_that_nobody_asked_for_changes_nothing() -> None:
