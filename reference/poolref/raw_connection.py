@@ -150,9 +150,6 @@ class Demultiplexer:
 
     def _follow(self, connection: RawConnection) -> None:
         """A connection has taken a packet: it may have got its session id, or its session."""
-        if connection.closing:
-            self.remove(connection)
-            return
         key = _key_of(connection)
         if key is not None:
             self._keyed[key] = connection

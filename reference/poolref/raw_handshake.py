@@ -97,7 +97,6 @@ class RawClientHandshake(ClientHandshake):
     def _acknowledged(self, header: Header, packet: bytes, now: int) -> Outcome:
         outcome = super()._acknowledged(header, packet, now)
         if isinstance(self.session, RawSession):
-            self._repeats.clear()
             self.session.welcomed_by(header, now)
         return outcome
 

@@ -442,6 +442,14 @@ def test_a_discard_of_what_waited_for_a_gap_is_counted() -> None:
     assert pair.s.counters["unsubscribed"] == 1
 
 
+def test_a_heartbeat_is_answered_at_once_and_once() -> None:
+    pair = raw_pair()
+    start = pair.net.now
+    give(pair, craft(pair.c, Type.HEARTBEAT, pair.net.now, bytes(44)))
+    pair.run(200 * MILLISECOND)
+    assert [ack.at for ack in pair.net.of(SERVER, Type.ACK)] == [start]
+
+
 def test_an_early_heartbeat_is_answered_at_once_and_acted_on_in_its_turn() -> None:
     pair = raw_pair()
     gap = craft(pair.c, Type.DATA, pair.net.now, b"gap")
@@ -593,6 +601,17 @@ def test_a_void_fills_the_gap_and_means_nothing_else() -> None:
     assert pair.net.of(SERVER, Type.DISCOVER) == []
 
 
+def test_a_void_acknowledges_but_is_no_ack_for_the_round_trip() -> None:
+    pair = raw_pair(fate=nothing_from(CLIENT))
+    seq = pair.c.transmit(Type.HEARTBEAT, pair.net.now, bytes(44))
+    assert seq is not None
+    pair.c.heartbeats.round_trip.sent(seq, pair.net.now)
+    pair.run(30 * MILLISECOND)
+    give(pair, craft(pair.s, Type.ACK, pair.net.now, flags=int(Flag.PRIORITY), ack=seq), "client")
+    assert not pair.c.outstanding
+    assert pair.c.heartbeats.round_trip.srtt == 0
+
+
 def test_a_void_of_a_probe_that_arrived_is_a_duplicate() -> None:
     pair = raw_pair()
     pair.run(1500 * MILLISECOND)
@@ -700,6 +719,8 @@ def test_a_refusal_has_exactly_the_ack_it_was_given_and_no_seq() -> None:
     (ack,) = pair.net.of(SERVER, Type.ACK)
     assert (ack.header.seq, ack.header.ack, ack.header.flags) == (seq - 1, wire.parse(refused).seq, 0)
     assert pair.s.next_seq == seq
+    pair.run(50 * MILLISECOND)  # what came later still is to be acknowledged
+    assert pair.net.of(SERVER, Type.ACK)[-1].header.ack == wire.parse(refused).seq + 1
 
 
 # -- the handshake's last packets ----------------------------------------------------------------------
@@ -743,6 +764,8 @@ def test_a_response_with_another_seq_is_only_an_unexpected_packet() -> None:
     assert pair.net.of(SERVER, Type.ACK)[-1].header.ack == seq
     assert pair.s.counters["bad_ack"] == 0
     assert give(pair, packet) is DropReason.DUPLICATE
+    pair.run(100 * MILLISECOND)
+    assert [each.header.ack for each in pair.net.of(SERVER)] == [seq, seq]  # not the handshake's
 
 
 @pytest.mark.parametrize("type", [Type.INIT, Type.CHALLENGE])
@@ -882,6 +905,8 @@ def test_an_error_closes_without_draining() -> None:
     assert len(pair.net.of(CLIENT, Type.DATA)) == 1
     pair.run(2 * SECOND)
     assert pair.c.end == SessionEnded("protection", 0x07)
+    details = [entry.detail for entry in pair.client.core.journal.entries()]
+    assert b"0x07 192.0.2.2 0 protection" in details
 
 
 def test_data_is_still_received_while_draining_but_not_after_the_close() -> None:
