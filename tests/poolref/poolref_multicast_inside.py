@@ -22,6 +22,7 @@ from poolref.discovery import Announce
 from poolref.io import system
 from poolref.io.multicast import Multicast
 from poolref.io.tcp import ip_text
+from poolref.node import Node
 from poolref.settings import Settings
 
 GROUP = ("239.253.0.1", 9253)
@@ -256,6 +257,27 @@ async def interfaces() -> Any:
     }
 
 
+async def nodes() -> Any:
+    """Two whole nodes: the one that hears the other connects to it."""
+    ip("link", "set", "lo", "up")
+    async with Node(discovery="lo") as listening, Node(discovery="lo") as hearing:
+        port = await listening.listen("127.0.0.1", 0)
+        await until(lambda: bool(hearing.peers()))
+        (heard,) = hearing.peers()
+        heard_source, key = heard.source.name, heard.pubkey
+        session = await hearing.connect("127.0.0.1", heard.peer.port)
+        await session.send(b"hello")
+        arrived = await (await listening.accept()).recv()
+        (known,) = hearing.peers()
+        return {
+            "port": heard.peer.port == port,
+            "sources": [heard_source, known.source.name],
+            "same key": known.pubkey == key,
+            "arrived": arrived.decode(),
+            "listener knows": len(listening.peers()),
+        }
+
+
 SCENARIOS: dict[str, Callable[[], Awaitable[Any]]] = {
     "loopback": loopback,
     "every_30_seconds": every_30_seconds,
@@ -264,6 +286,7 @@ SCENARIOS: dict[str, Callable[[], Awaitable[Any]]] = {
     "port_taken": port_taken,
     "interface_lost": interface_lost,
     "interfaces": interfaces,
+    "nodes": nodes,
 }
 
 

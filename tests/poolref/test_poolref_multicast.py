@@ -51,6 +51,16 @@ def test_nodes_of_one_host_hear_each_other() -> None:
     }
 
 
+def test_a_node_connects_to_what_it_heard_of() -> None:
+    assert inside("nodes") == {
+        "port": True,
+        "sources": ["ANNOUNCE", "CONNECTED"],
+        "same key": True,
+        "arrived": "hello",
+        "listener knows": 0,
+    }
+
+
 def test_announces_are_repeated_until_the_node_stops_listening() -> None:
     assert inside("every_30_seconds") == {"more": 0}
 
