@@ -160,6 +160,14 @@ FRAGMENT_OVERHEAD: Final = DATA_OVERHEAD + FRAGMENT_HEADER_SIZE
 REASSEMBLY_LIMIT: Final = 16
 REASSEMBLY_TIMEOUT: Final = 5 * SECOND
 
+# Rekey (section 13)
+REKEY_REPEATS: Final = (5 * SECOND, 10 * SECOND, 20 * SECOND)  # RK-05: after the first proposal
+REKEY_TIMEOUT: Final = 60 * SECOND  # RK-04, RK-05: for the accept, and for the peer's first new-key packet
+REKEY_OVERLAP: Final = 2 * SECOND  # RK-04: how long the old keys outlive that packet, on raw
+REKEY_GRACE: Final = 120 * SECOND  # RK-05: past the limit of time
+REKEY_GRACE_PACKETS: Final = 1 << 20  # RK-05: past the limit of packets
+REKEY_RETRY: Final = 1 * SECOND  # after the source of random bytes failed
+
 # Configuration (section 14)
 CONFIG_SIZE: Final = 104
 PARAMETERS_SIZE: Final = 16
@@ -168,6 +176,13 @@ REKEY_RANGE_S: Final = (10, 3600)
 MTU_RANGE: Final = (512, 1400)
 CONFIG_DEADLINE_RANGE: Final = (50 * MILLISECOND, 3600 * SECOND)
 CONFIRM_REPEATS: Final = (1 * SECOND, 2 * SECOND, 4 * SECOND)  # CFG-03: after the first confirm
+
+# INTEGRITY (section 16)
+INTEGRITY_INTERVAL_S: Final = 45
+INTEGRITY_RANGE_S: Final = (1, 3600)
+ANSWER_AFTER_ACK: Final = 5 * SECOND  # INT-01: from the challenge's ack to its answer
+ANSWER_LIMIT: Final = 60 * SECOND  # INT-01: from the challenge to its answer
+INTEGRITY_PER_SECOND: Final = 16  # E-87: challenges and reports of the peer's that are looked at
 
 # Journal (section 17)
 JOURNAL_RING: Final = 1024

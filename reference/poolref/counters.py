@@ -58,7 +58,8 @@ class DropReason(StrEnum):
     NOT_PERMITTED = "not_permitted"
     JOURNAL_FULL = "journal_full"
     JOURNAL_BROKEN = "journal_broken"
-    NOT_IMPLEMENTED = "not_implemented"
+    INTEGRITY_FAIL = "integrity_fail"
+    INTEGRITY_LIMITED = "integrity_limited"
 
 
 Outcome = Verdict | DropReason

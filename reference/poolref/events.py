@@ -52,7 +52,7 @@ class MessageReceived(Event):
 
 
 EndCause = Literal[
-    "closed", "local", "end_of_stream", "dead_peer", "protection", "sequence_exhausted", "timeout"
+    "closed", "local", "end_of_stream", "dead_peer", "protection", "sequence_exhausted", "timeout", "rekey"
 ]
 
 
@@ -73,6 +73,13 @@ class PeerUntrusted(Event):
     """Integrity or journal checks speak against the peer; ``reason`` says what (INT-01, INT-02, JRN-03)."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RekeyCompleted(Event):
+    """Packets sent from now on are made with the keys of ``epoch`` (RK-02)."""
+
+    epoch: int
 
 
 @dataclass(frozen=True, slots=True)

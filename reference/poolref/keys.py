@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The keys of one epoch of a session, and packet protection with them (section 6)."""
+"""The keys of one epoch of a session, packet protection with them (section 6), and the step to the next epoch
+(RK-02).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ _HMAC_END: Final = wire.HMAC_OFFSET + len(wire.ZERO_HMAC)
 
 
 class Keys:
-    """``shared`` and what KEY-02 derives from it.  One set serves both directions.
+    """``shared`` and what KEY-02 and section 16 derive from it.  One set serves both directions.
 
     Key material sits in bytearrays that :meth:`erase` overwrites; copies made inside the cryptographic
     library are beyond reach and go when its objects do.
@@ -33,6 +35,8 @@ class Keys:
         "_prefix",
         "epoch",
         "hmac_key",
+        "k_int",
+        "k_int_mac",
         "seq_key",
         "session_key",
         "shared",
@@ -44,6 +48,8 @@ class Keys:
         self.session_key = bytearray(crypto.hkdf(shared, b"pool-session-key", KEY_SIZE))
         self.hmac_key = bytearray(crypto.hkdf(shared, b"pool-hmac-key", KEY_SIZE))
         self.seq_key = bytearray(crypto.hkdf(shared, b"pool-seq-key", KEY_SIZE))
+        self.k_int = bytearray(crypto.hkdf(shared, b"pool-integrity-key", KEY_SIZE))
+        self.k_int_mac = bytearray(crypto.hkdf(shared, b"pool-integrity-mac", KEY_SIZE))
         self._aead: crypto.ChaCha20Poly1305 | None = crypto.ChaCha20Poly1305(self.session_key)
         self._mac: crypto.Mac | None = crypto.Mac(self.hmac_key)
         self._prefix = bytes(self.hmac_key[:NONCE_PREFIX_SIZE])
@@ -54,12 +60,24 @@ class Keys:
         """Keys out of a key log: they verify, open and seal, but have no ``shared`` to go on from."""
         keys = cls.__new__(cls)
         keys.epoch = entry.epoch
-        keys.shared, keys.seq_key = bytearray(), bytearray()
+        keys.shared, keys.seq_key, keys.k_int, keys.k_int_mac = (bytearray() for _ in range(4))
         keys.session_key, keys.hmac_key = bytearray(entry.session_key), bytearray(entry.hmac_key)
         keys._aead = crypto.ChaCha20Poly1305(keys.session_key)
         keys._mac = crypto.Mac(keys.hmac_key)
         keys._prefix = bytes(keys.hmac_key[:NONCE_PREFIX_SIZE])
         keys._nonce = _NONCE[dialect.nonce_seq_order]
+        return keys
+
+    def successor(self, private: Buffer, peer_public: Buffer) -> Keys:
+        """The keys of the next epoch, from one's own new private key and the peer's new public one (RK-02);
+        LowOrderKey when their X25519 result is zero (RK-03).
+        """
+        secret = bytearray(crypto.exchange(private, peer_public)) + self.shared
+        shared = bytearray(crypto.hkdf(secret, b"pool-rekey", KEY_SIZE))
+        secret[:] = bytes(len(secret))
+        keys = Keys(shared, epoch=self.epoch + 1)
+        keys._nonce = self._nonce
+        shared[:] = bytes(len(shared))
         return keys
 
     @property
@@ -144,7 +162,9 @@ class Keys:
 
     def erase(self) -> None:
         """Overwrite all key material; idempotent."""
-        for secret in (self.shared, self.session_key, self.hmac_key, self.seq_key):
+        for secret in (
+            self.shared, self.session_key, self.hmac_key, self.seq_key, self.k_int, self.k_int_mac
+        ):  # fmt: skip
             secret[:] = bytes(len(secret))
         self._prefix = b""
         self._aead = None

@@ -30,10 +30,12 @@ from .events import EndCause, Event, PeerUntrusted, SessionEnded, SessionEstabli
 from .exchange import Exchange
 from .fragments import split
 from .inbox import Message
+from .integrity import Vigil
 from .journal import ChangeType
 from .keys import Keys
 from .mtu import MtuSearch
 from .part import NEVER, Part
+from .rekey import Rekeying
 from .replay import ReplayWindow
 from .replication import Replication
 from .states import Action, lookup
@@ -131,6 +133,8 @@ class Session(Endpoint):
         self.exchange = Exchange(self, now)
         self.configuring = Configuring(self)
         self.replication = Replication(self)
+        self.rekeying = Rekeying(self, now)
+        self.vigil = Vigil(self, now)
         self.parts: tuple[Part, ...] = (
             self.delivery,
             self.heartbeats,
@@ -138,6 +142,9 @@ class Session(Endpoint):
             self.exchange,
             self.configuring,
             self.replication,
+            self.rekeying,
+            self.rekeying.age,
+            self.vigil,
         )
         self._receivers: dict[Action, Receiver] = {
             Action.DELIVER: self.delivery.receive,
@@ -147,6 +154,8 @@ class Session(Endpoint):
             Action.CONFIG: self.configuring.receive_config,
             Action.ROLLBACK: self.configuring.receive_rollback,
             Action.JOURNAL: self.replication.receive,
+            Action.REKEY: self.rekeying.receive,
+            Action.INTEGRITY: self.vigil.receive,
             Action.CLOSED: self._closed,
         }
         if self.conduct is not None:
@@ -223,7 +232,7 @@ class Session(Endpoint):
     @property
     def holding(self) -> bool:
         """Whether packets other than REKEY, ACK and CLOSE are held back at present."""
-        return False
+        return self.rekeying.holding
 
     def release(self, now: int) -> None:
         """Send what was held, as far as it may go."""
@@ -394,7 +403,7 @@ class Session(Endpoint):
 
     def _keys_of(self, header: Header, packet: bytes) -> Keys | None:
         """The keys under which a packet is authentic."""
-        return self.keys if self.keys.authentic(packet) else None
+        return self.keys if self.keys.authentic(packet) else self.rekeying.older_keys(packet, header)
 
     def _protection(self) -> Keys | None:
         return self.keys
@@ -405,6 +414,8 @@ class Session(Endpoint):
     def _verified(self, header: Header, keys: Keys, now: int) -> None:
         """An authentic packet arrived that opened."""
         self._last_heard = now
+        if self.rekeying.overlapping:
+            self.rekeying.verified(keys, header, now)
 
     def _refuse(self, now: int, reason: DropReason, code: ErrorCode) -> DropReason:
         """SEAL-06, SEAL-07: on a stream, framing can no longer be trusted."""
@@ -417,18 +428,19 @@ class Session(Endpoint):
         transition = lookup(self.state, header.type)
         if isinstance(transition, DropReason):
             return transition
-        receiver = self._receivers.get(transition.action)
-        if receiver is None:
-            return DropReason.NOT_IMPLEMENTED
         if not self.first_seq <= header.ack < self.next_seq:
             self.counters.count(DropReason.BAD_ACK)
             header.ack = self.first_seq
-        return receiver(header, plaintext, now)
+        outcome = self._receivers[transition.action](header, plaintext, now)
+        if self.next_seq + self.window.received >= self.rekeying.age.packets_due:
+            self.rekeying.age.worn(now)
+        return outcome
 
     def _acknowledged(self, header: Header, plaintext: bytes, now: int) -> Outcome:
         self.heartbeats.acknowledged(header, now)
         self.configuring.acknowledged(header, now)
         self.replication.acknowledged(header, now)
+        self.vigil.acknowledged(header, now)
         return Verdict.ACCEPTED
 
     def _discover(self, header: Header, plaintext: bytes, now: int) -> Outcome:
@@ -490,6 +502,8 @@ class Session(Endpoint):
             return None
         seq = self.next_seq
         self._queue(self.protect(type, now, plaintext, flags=flags, channel=channel), now)
+        if self.next_seq + self.window.received >= self.rekeying.age.packets_due:
+            self.rekeying.age.worn(now)
         return seq
 
     def _seq_left(self, now: int) -> bool:

@@ -28,6 +28,7 @@ class Settings:
     misbehaviour: Misbehaviour | None = None  # what the node does wrong on purpose
     rekey_packets: int = c.REKEY_PACKETS_RANGE[1]  # RK-01: 2^10..2^28
     rekey_s: int = c.REKEY_RANGE_S[1]  # RK-01: seconds, 10..3600
+    integrity_s: int = c.INTEGRITY_INTERVAL_S  # INT-01: seconds between challenges, 1..3600; 0: none
     mtu_min: int = c.MTU_RANGE[0]  # MTU-02, E-49: bytes, 512 up to mtu_max
     mtu_max: int = c.MTU_RANGE[1]  # MTU-02, E-49: bytes, up to 1400
     peer_exchange: bool = True  # DISC-03: whether this node tells its peers of the others it knows
@@ -48,6 +49,11 @@ class Settings:
         low, high = c.REKEY_RANGE_S
         if not low <= self.rekey_s <= high:
             raise LocalError(errno.EINVAL, f"a rekey after {self.rekey_s} s is not within {low}..{high}")
+        low, high = c.INTEGRITY_RANGE_S
+        if self.integrity_s and not low <= self.integrity_s <= high:
+            raise LocalError(
+                errno.EINVAL, f"a challenge every {self.integrity_s} s is neither 0 nor within {low}..{high}"
+            )
         low, high = c.MTU_RANGE
         if not low <= self.mtu_min <= self.mtu_max <= high:
             raise LocalError(

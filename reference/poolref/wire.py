@@ -70,6 +70,7 @@ _LAYOUTS: Final = (
         ("queue_depth", 2), ("uptime_ns", 8), ("rekey_count", 4), ("config_version", 4),
     ),
     _layout("mtu_probe", "11", ("probe_size", 2)),
+    _layout("rekey", "13", ("epoch", 4), ("stage", 1), ("zero", 3), ("pubkey", 32)),
     _layout(
         "announce", "18",
         ("node_pubkey", 32), ("address", 32), ("listen_port", 2), ("version", 1), ("flags", 1),
@@ -91,6 +92,13 @@ _LAYOUTS: Final = (
         "journal_entry", "17",
         ("timestamp", 8), ("config_before", 4), ("config_after", 4), ("change_hash", 32), ("change_type", 2),
         ("detail_length", 2),
+    ),
+    _layout("integrity_challenge", "16", ("op", 1), ("c", 16)),
+    _layout("integrity_answer", "16", ("op", 1), ("c", 16), ("sealed_c", 32), ("mac", 32)),
+    _layout(
+        "integrity_state", "16",
+        ("op", 1), ("epoch", 4), ("seq_sent", 8), ("highest_seq_received", 8), ("packets_sent", 8),
+        ("packets_received", 8), ("config_version", 4), ("journal_head", 32),
     ),
     _layout("journal_sync", "17", ("first_index", 8), ("previous_hash", 32), ("count", 2)),
 )  # fmt: skip

@@ -176,6 +176,12 @@ def data(session: Session, message: bytes, now: int, **fields: int) -> bytes:
     return session.protect(Type.DATA, now, message, flags=int(Flag.REQUIRE_ACK), **fields)
 
 
+def jump(session: Session, seq: int, now: int) -> None:
+    """Let ``seq`` be the next one of ``session``, as if its keys had been replaced just before."""
+    session.next_seq = seq
+    session.rekeying.age.renewed(now)
+
+
 def flipped(packet: bytes, offset: int = HMAC_OFFSET, bit: int = 1) -> bytes:
     """The packet with one bit changed."""
     return packet[:offset] + bytes([packet[offset] ^ bit]) + packet[offset + 1 :]

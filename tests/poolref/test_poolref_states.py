@@ -31,10 +31,13 @@ from poolref import wire
 from poolref.config import ConfigPayload, Parameters, Reference
 from poolref.constants import FIRST_UNKNOWN_TYPE, JOURNAL_RING, SECOND, Flag, State, Type
 from poolref.counters import COUNTER_NAMES, Counters, DropReason, Outcome, Verdict
+from poolref.crypto import public_key
 from poolref.discovery import Announce, Announcer
 from poolref.events import PuzzlePosed
 from poolref.handshake import ServerHandshake
+from poolref.integrity import StateReport, challenge
 from poolref.journal import ChangeType, Sync
+from poolref.rekey import PROPOSE, RekeyPayload
 from poolref.session import Session
 from poolref.settings import Settings
 from poolref.states import TABLE, Action, Transition, lookup
@@ -50,7 +53,6 @@ ACCEPTED = {
     State.REKEYING: _EVERYTHING,
     State.CLOSING: "CLOSE ACK",
 }
-NOT_BUILT = "REKEY INTEGRITY"
 PRODUCT = [(state, type) for state in ALL_STATES for type in range(16)]
 
 
@@ -77,6 +79,10 @@ def test_lookup(state: State, type: int) -> None:
 def plaintext_of(type: int) -> bytes:
     if type == Type.CONFIG:
         return first_config().pack()
+    if type == Type.REKEY:
+        return RekeyPayload(1, PROPOSE, public_key(bytes(32))).pack()
+    if type == Type.INTEGRITY:
+        return challenge(bytes(16))
     sizes: dict[int, int] = {Type.HEARTBEAT: 44, Type.DISCOVER: 2}
     sizes |= dict.fromkeys((Type.ACK, Type.CLOSE, Type.ROLLBACK, Type.JOURNAL), 0)
     return bytes(sizes[type]) if type in sizes else b"x"
@@ -114,15 +120,13 @@ def test_behaviour_with_keys(state: State, type: int) -> None:
     expected: Outcome
     if not legal(state, type):
         expected = DropReason.UNKNOWN_TYPE if name == "unknown" else DropReason.UNEXPECTED_TYPE
-    elif name in NOT_BUILT.split():
-        expected = DropReason.NOT_IMPLEMENTED
     else:
         expected = Verdict.CLOSED if type == Type.CLOSE else Verdict.ACCEPTED
     assert outcome is expected
     if isinstance(expected, DropReason):
         assert pair.s.counters[expected] == 1
     if expected is not Verdict.CLOSED:
-        assert pair.s.state is state
+        assert pair.s.state is (State.ESTABLISHED if type == Type.REKEY and legal(state, type) else state)
         assert pair.s.end is None, "the session survives"
         pair.s.state = State.ESTABLISHED
         assert deliver(pair, data(pair.c, b"control", START)) is Verdict.ACCEPTED
@@ -286,6 +290,18 @@ def journal_broken() -> Counters:
     return in_pair(asked_and_answered_with_another_start)
 
 
+def integrity_fail() -> Counters:
+    report = StateReport(1, 0, 0, 0, 0, 0, bytes(32))
+    return in_pair(lambda pair: pair.c.protect(Type.INTEGRITY, START, report.pack()))
+
+
+def integrity_flood() -> Counters:
+    pair = easy_pair()
+    for _ in range(17):
+        deliver(pair, in_session(pair.c, Type.INTEGRITY))
+    return pair.s.counters
+
+
 def not_permitted() -> Counters:
     settings = replace(EASY, remote_admin=False)
     pair = World(server_settings=settings).pair()
@@ -322,7 +338,8 @@ REACHED: dict[DropReason, Callable[[], Counters]] = {
     DropReason.DECRYPT_FAIL: lambda: in_pair(bad_tag),
     DropReason.BAD_ACK: lambda: in_pair(lambda pair: pair.c.protect(Type.ACK, START, ack=1)),
     DropReason.UNSUBSCRIBED: lambda: in_pair(lambda pair: data(pair.c, b"x", START, channel=1)),
-    DropReason.NOT_IMPLEMENTED: lambda: in_pair(lambda pair: in_session(pair.c, Type.REKEY)),
+    DropReason.INTEGRITY_FAIL: integrity_fail,
+    DropReason.INTEGRITY_LIMITED: integrity_flood,
     DropReason.OVERLOAD: full_queue,
     DropReason.FRAG_TIMEOUT: fragment_timeout,
     DropReason.FRAG_EVICTED: fragment_eviction,

@@ -76,6 +76,10 @@ def test_field_table_is_the_layout_of_the_specification() -> None:
         "parameters": 16,
         "journal_entry": 52,
         "journal_sync": 42,
+        "rekey": 40,
+        "integrity_challenge": 17,
+        "integrity_answer": 81,
+        "integrity_state": 73,
     }
 
 

@@ -35,6 +35,10 @@ LAYERS: dict[str, Any] = {
     "parameters": sp.PoolConfig,
     "journal_entry": sp.PoolJournalEntry,
     "journal_sync": sp.PoolJournal,
+    "rekey": sp.PoolRekey,
+    "integrity_challenge": sp.PoolIntegrityChallenge,
+    "integrity_answer": sp.PoolIntegrityAnswer,
+    "integrity_state": sp.PoolIntegrityState,
 }
 OFFSETS = {"parameters": wire.offset_of("config", "params")}
 """Layouts that are part of a layer, and where they begin in it."""
@@ -71,7 +75,7 @@ def test_offset_and_size_are_those_of_the_reference(layout: str, item: wire.Fiel
         layer = layer / sp.PoolSealed(sealed=b"\xff" * item.size)
     elif item.name == "version_type":
         layer.version = layer.type = 15
-    elif item.integer:
+    elif item.integer or item.size == 3:
         setattr(layer, item.name, (1 << 8 * item.size) - 1)
     else:
         setattr(layer, item.name, b"\xff" * item.size)
