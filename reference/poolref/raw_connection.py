@@ -11,7 +11,8 @@ from .errors import DecodeError
 from .events import Event, PacketTrace
 from .inbox import Message
 from .raw_handshake import RawClientHandshake, RawServerHandshake
-from .raw_session import Datagram, RawSession
+from .raw_sending import Datagram
+from .raw_session import RawSession
 from .responder import Responder
 from .wire import Header
 

@@ -23,7 +23,7 @@ from poolref.handshake import ClientHandshake, ServerHandshake
 from poolref.inbox import Message
 from poolref.raw_connection import Demultiplexer, RawConnection
 from poolref.raw_handshake import RawClientHandshake
-from poolref.raw_session import Datagram
+from poolref.raw_sending import Datagram
 from poolref.responder import Responder
 from poolref.session import Session
 from poolref.settings import Settings

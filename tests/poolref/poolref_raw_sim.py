@@ -17,7 +17,8 @@ from poolref.core import NodeCore, Peer
 from poolref.events import Event, HandshakeFailed, PacketTrace, PuzzlePosed
 from poolref.raw_connection import Demultiplexer, RawConnection
 from poolref.raw_handshake import RawClientHandshake
-from poolref.raw_session import Datagram, RawSession
+from poolref.raw_sending import Datagram
+from poolref.raw_session import RawSession
 from poolref.responder import Responder
 from poolref.settings import Settings
 

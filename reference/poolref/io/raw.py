@@ -15,7 +15,7 @@ from ..constants import RAW_PROTOCOL
 from ..core import NodeCore
 from ..errors import LocalError
 from ..raw_connection import Demultiplexer, RawConnection
-from ..raw_session import Datagram
+from ..raw_sending import Datagram
 from ..responder import Responder
 from .link import BaseLink, Clock, LinkOwner
 
