@@ -10,6 +10,7 @@ from .automaton import PoolHandshake, pool_connect
 from .connection import PoolConnection
 from .header import IP_PROTOCOL, Pool, bind_port, unbind_port
 from .keyring import KeyRing, keyring
+from .misbehaviour import misbehave, send_wrong
 from .payloads import (
     Auth,
     PoolAck,
@@ -78,7 +79,9 @@ __all__ = [
     "PoolStream",
     "bind_port",
     "keyring",
+    "misbehave",
     "pool_connect",
+    "send_wrong",
     "unbind_port",
 ]
 

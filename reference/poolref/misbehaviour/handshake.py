@@ -21,6 +21,7 @@ from ..constants import (
     Type,
 )
 from ..counters import DropReason
+from ..errors import DecodeError
 from ..wire import Challenge, offset_of
 from .kinds import Kind
 from .low_order import LOW_ORDER_POINTS
@@ -89,7 +90,7 @@ def _agree_anew(deed: Deed, private: bytes, peer_public: bytes, shared: bytes) -
 
 
 def _other_key(deed: Deed, draft: Draft) -> None:
-    draft.clear = deed.notes["public"] + draft.clear[KEY_SIZE:]
+    draft.clear = deed.notes.get("public", bytes(KEY_SIZE)) + draft.clear[KEY_SIZE:]
 
 
 def _derive_otherwise(deed: Deed, private: bytes, peer_public: bytes, shared: bytes) -> bytes:
@@ -100,7 +101,10 @@ def _derive_otherwise(deed: Deed, private: bytes, peer_public: bytes, shared: by
 
 
 def _wrong_solution(deed: Deed, draft: Draft) -> None:
-    challenge = Challenge.unpack(deed.heard[HEADER_SIZE:])
+    try:
+        challenge = Challenge.unpack(deed.heard[HEADER_SIZE:])
+    except DecodeError:  # the puzzle is not known
+        challenge = Challenge(b"", b"", 0, b"")
     candidate = int.from_bytes(draft.clear[_SOLUTION], "big")
     while True:
         candidate = (candidate + 1) % (1 << 256)
@@ -135,7 +139,7 @@ def _bad_address(deed: Deed, draft: Draft) -> None:
 
 
 def _off_clock(deed: Deed, draft: Draft) -> None:
-    draft.header.timestamp += deed.number("seconds") * SECOND
+    draft.header.timestamp = max(0, draft.header.timestamp + deed.number("seconds") * SECOND)
 
 
 # -- headers

@@ -173,7 +173,7 @@ def _protected(header: Header) -> bool:
 
 
 def _reuse_seq(deed: Deed, draft: Draft) -> None:
-    draft.header.seq -= deed.number("behind")
+    draft.header.seq = max(0, draft.header.seq - deed.number("behind"))
 
 
 def _skip_seqs(deed: Deed, draft: Draft) -> None:
