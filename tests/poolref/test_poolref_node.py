@@ -386,6 +386,25 @@ async def test_nobody_listens() -> None:
             assert client._parts.core.slots.free == MAX_SESSIONS
 
 
+@asynchronous
+async def test_a_literal_address_asks_no_resolver_and_an_unknown_name_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    async def unknown(host: str, port: int, **hints: object) -> Any:
+        asked.append(host)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    async with listening() as (_server, client, port):
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)
+        assert (await client.connect(V4, port)).active
+        with pytest.raises(OSError, match=r"no\.such\.host: Name or service not known") as error:
+            await client.connect("no.such.host", port)
+        assert error.value.errno == errno.EADDRNOTAVAIL
+        assert asked == ["no.such.host"]
+
+
 @pytest.mark.parametrize("moment", ["connecting", "searching", "established"])
 @asynchronous
 async def test_a_cancelled_connect_leaves_nothing(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:

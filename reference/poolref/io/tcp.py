@@ -195,10 +195,19 @@ def listening_socket(host: str | None, port: int) -> socket.socket:
 
 
 async def connected_socket(host: str, port: int) -> socket.socket:
-    """Connect to the first address of ``host`` that answers; the last one's OSError when none does."""
+    """Connect to the first address of ``host`` that answers; the last one's OSError when none does,
+    EADDRNOTAVAIL when it has none.
+    """
     loop = asyncio.get_running_loop()
     failure: OSError = OSError(errno.EADDRNOTAVAIL, f"{host} has no address")
-    for family, kind, proto, _name, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+    try:  # a literal address needs no resolver, and no thread for it
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        try:
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except socket.gaierror as error:  # whose errno is none
+            raise OSError(errno.EADDRNOTAVAIL, f"{host}: {error.strerror}") from error
+    for family, kind, proto, _name, address in found:
         sock = socket.socket(family, kind, proto)
         try:
             sock.setblocking(False)
