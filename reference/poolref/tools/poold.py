@@ -19,6 +19,7 @@ from typing import Any, Final
 from poolref.errors import PoolError
 from poolref.node import Node, Settings
 from poolref.peers import NO_KEY
+from poolref.tools import misbehaviours
 from poolref.tools.arguments import number_in, option_name, static_peer
 from poolref.tools.control import MAX_LINE, METHODS, default_socket
 from poolref.tools.node_backend import NodeBackend, entry_rows
@@ -185,6 +186,7 @@ def build_parser() -> argparse.ArgumentParser:
         parser.add_argument(option, action=argparse.BooleanOptionalAction, default=True, help=text)
     parser.add_argument("--keylog", type=Path, metavar="FILE", help="append session keys to FILE")
     parser.add_argument("--journal", type=Path, metavar="FILE", help="append the journal to FILE, as JSON")
+    misbehaviours.add_options(parser)
     return parser
 
 
@@ -193,7 +195,7 @@ def main(argv: list[str] | None = None) -> int:
     names = (*_SETTINGS, "remote_admin", "peer_exchange")
     stated = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     try:
-        settings = Settings(**stated)
+        settings = Settings(**{**misbehaviours.chosen(args), **stated})
     except PoolError as exc:
         print(f"poold: {exc.strerror if isinstance(exc, OSError) else exc}", file=sys.stderr)
         return 2
