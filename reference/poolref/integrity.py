@@ -109,6 +109,8 @@ class Vigil(Part):
         super().__init__(session)
         self._interval = session.settings.integrity_s * c.SECOND
         self._next_at = now + self._interval if self._interval else NEVER
+        self.answered = 0
+        """Challenges of this side's that were answered rightly."""
         self._open: _Open | None = None
         self._report_owed = False
         self._asked: bytes | None = None
@@ -213,6 +215,7 @@ class Vigil(Part):
         self._follow()
         peer = Role.SERVER if session.role is Role.CLIENT else Role.CLIENT
         if right(session.keys, peer, random, plaintext):
+            self.answered += 1
             return Verdict.ACCEPTED
         session.alert(now, "a challenge was answered wrongly")
         return DropReason.INTEGRITY_FAIL

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a session can do beside moving messages: the peer's configuration and journal, MTU probes, peers."""
+"""What a session can do beside moving messages: the peer's configuration and journal, keys, integrity, MTU
+probes, peers.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from typing import Final
 from . import constants as c
 from .config import Parameters, Reference
 from .constants import ErrorCode
+from .counters import DropReason
 from .errors import LocalError, PeerError, PoolTimeout
 from .events import (
     ConfigAccepted,
@@ -123,6 +126,45 @@ class Operations(ABC):
         """The peer's journal as far as it came, oldest entry first."""
         ring = self.core.replication.replica.ring
         return () if ring is None else ring.entries()
+
+    # -- keys and integrity ----------------------------------------------------------------------------
+
+    async def rekey(self) -> int:
+        """Replace the session's keys (RK-01) and wait until they are in use: the new epoch.
+
+        Messages sent meanwhile wait, nothing is lost.  EAGAIN when no new keys can be had: no random bytes,
+        or the last epoch; ENOTCONN once the session ended.
+        """
+        core = self.core
+        before = core.keys.epoch
+        while core.keys.epoch == before:
+            self._require_open()
+            rekeying = core.rekeying
+            if not rekeying.holding and not rekeying.underway:
+                rekeying.start(self._clock())
+                self.flush()
+                if core.end is None and not rekeying.holding:
+                    raise LocalError(errno.EAGAIN, "no new keys can be had at present")
+                continue
+            await self._woken(self._watchers)
+        return core.keys.epoch
+
+    async def challenge(self) -> bool:
+        """Let the peer prove that it has the session's keys (INT-01): whether it did.  If not, it counts as
+        untrusted from now on.  ENOTCONN once the session ended.
+        """
+        core = self.core
+        vigil = core.vigil
+        before = vigil.answered, core.counters[DropReason.INTEGRITY_FAIL]
+        epoch = -1
+        while (vigil.answered, core.counters[DropReason.INTEGRITY_FAIL]) == before:
+            self._require_open()
+            if core.keys.epoch != epoch:  # a change of keys voids what was asked under the old ones
+                epoch = core.keys.epoch
+                vigil.challenge_now(self._clock())
+                self.flush()
+            await self._woken(self._watchers)
+        return vigil.answered > before[0]
 
     # -- the path and the peers ------------------------------------------------------------------------
 

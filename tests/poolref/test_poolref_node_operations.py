@@ -14,7 +14,7 @@ from poolref_loopback import V4, asynchronous, connected, listening, until
 from poolref_sim import EASY
 
 from poolref.config import Reference
-from poolref.constants import ErrorCode
+from poolref.constants import ErrorCode, State
 from poolref.core import Peer
 from poolref.errors import LocalError, PeerError
 from poolref.io.tcp import mapped_ip
@@ -195,6 +195,82 @@ async def test_a_journal_that_is_not_permitted_is_empty() -> None:
         ours = await client.connect(V4, await server.listen(V4, 0))
         assert await ours.request_journal(quiet=0.05) == ()
         await until(lambda: server.counters()["not_permitted"] == 1)
+
+
+# -- keys and integrity ----------------------------------------------------------------------------
+
+
+@asynchronous
+async def test_keys_are_replaced_under_traffic_and_from_both_sides() -> None:
+    async with listening() as (server, client, port):
+        ours, theirs = await connected(server, client, port)
+        count = 500
+
+        async def talk() -> None:
+            for number in range(count):
+                await ours.send(number.to_bytes(2, "big"))
+                await asyncio.sleep(0)
+
+        talking = asyncio.create_task(talk())
+        epochs = [await ours.rekey() for _ in range(3)]
+        assert epochs == [1, 2, 3]
+        assert set(await asyncio.gather(ours.rekey(), ours.rekey(), theirs.rekey())) == {4}
+        await talking
+        assert [int.from_bytes(await theirs.recv(), "big") for _ in range(count)] == list(range(count))
+        assert ours.info().epoch == theirs.info().epoch == ours.info().rekey_count == 4
+        assert client.stats().rekey_count == 4
+        assert not ours._watchers
+
+
+@asynchronous
+async def test_a_rekey_that_cannot_be() -> None:
+    rng = Node(EASY)._core.rng
+    left = [10**9]
+
+    def limited(size: int) -> bytes:
+        left[0] -= size
+        if left[0] < 0:
+            raise OSError("no entropy")
+        return rng(size)
+
+    async with Node(EASY) as server, Node(rng=limited) as client:
+        ours = await client.connect(V4, await server.listen(V4, 0))
+        left[0] = 0
+        assert (await failure(ours.rekey())).errno == errno.EAGAIN
+        left[0] = 10**9
+        assert await ours.rekey() == 1
+        await ours.close()
+        assert (await failure(ours.rekey())).errno == errno.ENOTCONN
+
+
+@asynchronous
+async def test_the_end_of_the_session_ends_a_rekey(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with listening() as (server, client, port):
+        ours, theirs = await connected(server, client, port)
+        silent(theirs, monkeypatch)
+        task = asyncio.create_task(ours.rekey())
+        await until(lambda: ours.core.state is State.REKEYING)
+        theirs.link.abort()
+        assert (await failure(task)).errno == errno.ENOTCONN
+
+
+@asynchronous
+async def test_a_challenge_tells_who_has_the_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with listening() as (server, client, port):
+        ours, theirs = await connected(server, client, port)
+        assert await ours.challenge()
+        assert await theirs.challenge()
+        assert await asyncio.gather(ours.challenge(), ours.rekey(), ours.challenge()) == [True, 1, True]
+        monkeypatch.setattr("poolref.integrity.right", lambda *arguments: False)
+        assert not await ours.challenge()
+        assert ours.info().untrusted
+        assert client.journal()[-1].change_type == ChangeType.INTEGRITY
+        monkeypatch.undo()
+        assert await ours.challenge(), "it stays untrusted all the same"
+        assert ours.info().untrusted
+        await theirs.close()
+        await ours.wait_closed()
+        assert (await failure(ours.challenge())).errno == errno.ENOTCONN
 
 
 # -- path and peers --------------------------------------------------------------------------------

@@ -148,6 +148,19 @@ def test_details_stats_and_the_mtu(connected: Ctl) -> None:
     assert ctl.text("c", "details") == "no sessions\n"
 
 
+def test_keys_and_integrity(connected: Ctl) -> None:
+    ctl = connected
+    assert ctl("c", "rekey", "0") == {}
+    assert ctl("s", "rekey", "0") == {}
+    assert ctl("c", "details")[0]["epoch"] == "2"
+    assert ctl("c", "stats")["rekey_count"] == 2
+    assert ctl("c", "integrity", "0") == {}
+    assert ctl("c", "integrity") == {"Integrity status": "not watched", "Untrusted peers": "none"}
+    assert ctl("s", "rekey", "9", fails=True)["errno"] == errno.ENOTCONN
+    ctl("c", "send", "0", "under the new keys")
+    assert ctl("s", "recv", "0")["length"] == 18
+
+
 def test_what_a_peer_does_not_permit(tmp_path: Path, capsys: pytest.CaptureFixture[Any]) -> None:
     ctl = Ctl(tmp_path, capsys)
     closed = dataclasses.replace(EASY, remote_admin=False)

@@ -8,8 +8,8 @@ import errno
 from collections.abc import Sequence
 from typing import Any
 
-from poolref.constants import SECOND, VERSION, State
-from poolref.errors import LocalError
+from poolref.constants import SECOND, VERSION, ErrorCode, State
+from poolref.errors import LocalError, PeerError
 from poolref.journal import ChangeType, Entry
 from poolref.node import Node
 from poolref.node_session import Session
@@ -99,6 +99,20 @@ class NodeBackend:
         entries = await session.request_journal()
         ring = session.core.replication.replica.ring
         return entry_rows(entries, 0 if ring is None else ring.first_index)
+
+    async def rekey(self, index: int) -> None:
+        await self._session(index).rekey()
+
+    async def challenge(self, index: int) -> None:
+        if not await self._session(index).challenge():
+            raise PeerError(
+                ErrorCode.AUTH_FAIL, "the peer failed the challenge and is untrusted", errno.EBADMSG
+            )
+
+    async def integrity(self) -> dict[str, str]:
+        """What ABI-24 shows of a module; the reference has no code in a kernel to watch."""
+        untrusted = [str(session.index) for session in self.node.sessions() if session.core.untrusted]
+        return {"Integrity status": "not watched", "Untrusted peers": ", ".join(untrusted) or "none"}
 
     async def exchange(self, index: int) -> None:
         self._session(index).exchange_peers()
