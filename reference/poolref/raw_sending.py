@@ -121,21 +121,22 @@ class RawSender(Session):
         return super().transmit(type, now, plaintext, flags=flags, channel=channel)
 
     def release(self, now: int) -> None:
-        while self._held_answers and not (self.in_flight.full or self.rekeying.silent):
+        while self._held_answers and self._may_answer:
             flags, ack = self._held_answers.popleft()
             self._answer(flags, ack, now)
         self._releasing = True
         super().release(now)
         self._releasing = False
+        self._part_when_drained(now)
 
     def acknowledge(self, now: int, *, ack: int | None = None, flags: int = 0) -> None:
         if self.end is not None:
             return
         if flags & ANSWER:
-            if self.in_flight.full or self._held_answers or self.rekeying.silent:
-                self._held_answers.append((flags, ack))
-            else:
+            if self._may_answer and not self._held_answers:
                 self._answer(flags, ack, now)
+            else:
+                self._held_answers.append((flags, ack))
             return
         value = self.ack if ack is None else ack
         self._acknowledged_up_to(value)
@@ -144,6 +145,11 @@ class RawSender(Session):
         else:
             # A plain ACK takes no seq: it repeats the last one, without anything sealed under it.
             self._queue(self.protect(_ACK, now, flags=flags, seq=self.next_seq - 1, ack=value), now)
+
+    @property
+    def _may_answer(self) -> bool:
+        """Whether an ACK with a seq of its own may go out; it must not be resent after its keys (RK-04)."""
+        return not self.in_flight.full and not self.rekeying.silent
 
     def _answer(self, flags: int, ack: int | None, now: int) -> None:
         """An ACK that is resent until it is acknowledged itself."""
@@ -237,7 +243,7 @@ class RawSender(Session):
     def _part_when_drained(self, now: int) -> None:
         if self._parting is None or self.end is not None:
             return
-        if not (self.in_flight or self._held or self._held_answers):
+        if not (self.in_flight or self._held or self._held_answers or self.rekeying.silent):
             self._send_close(now, *self._parting)
 
     def _send_close(self, now: int, cause: EndCause, code: int | None) -> None:

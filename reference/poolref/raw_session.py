@@ -14,6 +14,7 @@ from . import wire
 from .constants import ErrorCode, Flag, State, Type
 from .counters import DropReason, Outcome, Verdict
 from .errors import DecodeError
+from .keys import Keys
 from .raw_sending import ANSWER, PRIORITY, RawSender, is_probe
 from .reliable import Sent
 from .wire import Header
@@ -86,8 +87,7 @@ class RawSession(RawSender):
         plaintext = self._open(header, packet, keys)
         if plaintext is None:
             return self._refuse(now, DropReason.DECRYPT_FAIL, ErrorCode.DECRYPT_FAIL)
-        self._verified(header, keys, now)
-        return self._arrived(header, plaintext, now)
+        return self._arrived(header, keys, plaintext, now)
 
     def _refuse(self, now: int, reason: DropReason, code: ErrorCode) -> DropReason:
         """SEAL-06, SEAL-07: anybody can send a datagram, so the session survives a forged one."""
@@ -109,12 +109,13 @@ class RawSession(RawSender):
             return False
         return room <= sum(header.type == _DATA for header, _ in self.window.early())
 
-    def _arrived(self, header: Header, plaintext: bytes, now: int) -> Outcome:
+    def _arrived(self, header: Header, keys: Keys, plaintext: bytes, now: int) -> Outcome:
         """A packet with a seq of its own that opened: committed and acknowledged whatever it is."""
         at_once = _indifferent_to_order(header)
         self.window.accept(header.seq, None if at_once else (header, plaintext))
         if header.type in _DECIDED_ON:
             self._undecided.add(header.seq)
+        self._verified(header, keys, now)
         acks_sent = self._acks_sent
         if header.type != _RESPONSE:  # whose ack is none (E-11)
             self._take_ack(header, now)
@@ -156,7 +157,6 @@ class RawSession(RawSender):
             for part in self.parts:
                 part.drained(now)
         self.release(now)
-        self._part_when_drained(now)
 
     def _closed(self, header: Header, plaintext: bytes, now: int) -> Outcome:
         if len(plaintext) > 1:
