@@ -284,11 +284,57 @@ def _reassembly(area: Area) -> None:
 
 
 def mtu() -> Area:
-    area = Area("mtu", "MTU probes (MTU-01)")
+    area = Area("mtu", "MTU probes and the search (section 11)")
     for size in (512, 513, 956, 1178, 1399, 1400):
         given = {"probe_size": size}
-        plaintext = struct.pack(">H", size) + bytes(size - 98)
+        plaintext = probe(size)
         area.case(f"probe-{size}", "mtu.probe", "MTU-01", "valid", given, {"plaintext": plaintext})
+        area.case(
+            f"read-{size}", "mtu.read_probe", "MTU-01", "edge" if size in (512, 1400) else "valid",
+            {"plaintext": plaintext}, given,
+        )  # fmt: skip
         plaintext = struct.pack(">H", size)
         area.case(f"answer-{size}", "mtu.answer", "MTU-01", "valid", given, {"plaintext": plaintext})
+    for name, flags, plaintext in (
+        ("511", "beyond", probe(511)), ("1401", "beyond", probe(1401)),
+        ("size-below", "wrong_size", struct.pack(">H", 699) + bytes(700 - 98)),
+        ("size-above", "wrong_size", struct.pack(">H", 701) + bytes(700 - 98)),
+        ("padding", "reserved", probe(700)[:-1] + b"\1"), ("padding-first", "reserved", probe(700)[:2] + b"\1"
+         + probe(700)[3:]), ("empty", "truncated", b""), ("one-byte", "truncated", b"\2"),
+    ):  # fmt: skip
+        area.case(
+            f"read-bad-{name}", "mtu.read_probe", "MTU-01", flags, {"plaintext": plaintext}, drop("malformed")
+        )
+    bounds = [(512, 1400)] * 9 + [(600, 1000)] * 3 + [(512, 528), (512, 527), (1000, 1000), (512, 513)]
+    paths = [1400, 1399, 1390, 1280, 1000, 956, 700, 512, 400, 1000, 800, 600, 520, 520, 1400, 512]
+    for (low, high), path in zip(bounds, paths, strict=True):
+        probes, found = search(low, high, path)
+        given = {"mtu_min": low, "mtu_max": high, "path": path}
+        area.case(
+            f"search-{low}-{high}-{path}", "mtu.search", "MTU-02",
+            "edge" if path in (low, high) or high - low < 17 else "valid", given,
+            {"probes": probes, "mtu": found},
+        )  # fmt: skip
     return area
+
+
+def probe(size: int) -> bytes:
+    """MTU-01: 80 + 16 of header and tag, two of probe_size, the rest zero."""
+    return struct.pack(">H", size) + bytes(size - 98)
+
+
+def search(low: int, high: int, path: int) -> tuple[list[int], int]:
+    """MTU-02: the sizes probed where packets up to ``path`` pass, and the mtu found."""
+    if low == high:
+        return [], low
+    probes = [high]
+    if high <= path:
+        return probes, high
+    while high - low >= 16:
+        size = (low + high) // 2
+        probes.append(size)
+        if size <= path:
+            low = size
+        else:
+            high = size
+    return probes, low

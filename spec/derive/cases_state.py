@@ -143,6 +143,14 @@ def config() -> Area:
         )
     for size in (0, 103, 105):
         judge(f"size-{size}", "wrong_size", now, (first.pack() + b"\0")[:size], False)
+    for name, deadline, fits in (
+        ("50ms", 50_000_000, True), ("below-50ms", 50_000_000 - 1, False), ("zero", 0, False),
+        ("1h", 3600 * SECOND, True), ("over-1h", 3600 * SECOND + 1, False), ("max", 2**64 - 1, False),
+    ):  # fmt: skip
+        proposal = replace(first, deadline_ns=deadline).pack()
+        judge(f"deadline-{name}", "edge" if fits else "beyond", now, proposal, fits)
+    judge("zero-byte", "reserved", now, replace(first, params=replace(middle, zero=1)).pack(), False)
+    judge("timestamp-is-not-looked-at", "stale", now, replace(first, timestamp=0).pack(), True)
     return area
 
 
@@ -225,19 +233,48 @@ def journal() -> Area:
         result = {"first_index": U64(0), "count": count, "chain": "broken"}
         given = {"plaintext": plaintext}
         area.case(f"broken-{name}", "journal.verify_sync", "JRN-01 JRN-03", "contradiction", given, result)
+    journal_shapes(area, good)
     return area
 
 
-PEERS = [(bytes([192, 0, 2, n]), 9253 + n, filler(f"peer {n}", 32)) for n in range(33)]
+def journal_shapes(area: Area, good: bytes) -> None:
+    """E-55, E-79: what is no JOURNAL packet at all, and what is one."""
+    zero = bytes(32)
+
+    def case(slug: str, flags: str, plaintext: bytes, result: Values) -> None:
+        given = {"plaintext": plaintext}
+        area.case(f"shape-{slug}", "journal.verify_sync", "JRN-03", flags, given, result)
+
+    for name, flags, plaintext in (
+        ("head-cut", "truncated", good[:41]), ("entry-cut", "truncated", good[:-1]),
+        ("one-byte-more", "oversized", good + b"\0"), ("count-above", "wrong_size", _count(good, 4)),
+        ("count-below", "wrong_size", _count(good, 2)), ("count-zero", "wrong_size", _count(good, 0)),
+        ("detail-257", "beyond", journal_sync(0, zero, [replace(ENTRIES[0], detail=b"x" * 257)])),
+        ("beyond-64-bits", "beyond", journal_sync(2**64 - 1, zero, ENTRIES[:1])),
+    ):  # fmt: skip
+        case(name, flags, plaintext, drop("malformed"))
+    for kind in (0, 6, 8, 65535):
+        entries = [replace(ENTRIES[0], change_type=kind)]
+        result = {"first_index": U64(5), "count": 1, "chain": "holds"}
+        case(f"change-type-{kind}", "valid", journal_sync(5, zero, entries), result)
+    result = {"first_index": U64(0), "count": 1, "chain": "broken"}
+    case("first-not-from-zero", "contradiction", journal_sync(0, filler("h", 32), ENTRIES[:1]), result)
+
+
+def _count(plaintext: bytes, count: int) -> bytes:
+    return plaintext[:40] + struct.pack(">H", count) + plaintext[42:]
+
+
+PEERS = [(bytes([192, 0, 2, n]), 9253 + n, filler(f"peer {n}", 32)) for n in range(35)]
 
 
 def discovery() -> Area:
     given: Values
     area = Area("discovery", "Peer exchange and multicast announces (section 18)")
-    for count in (0, 1, 2, 33):
+    for count in (0, 1, 2, 34):
         rows = [{"ip": ip, "port": port, "pubkey": key} for ip, port, key in PEERS[:count]]
         wire = {"plaintext": exchange(PEERS[:count])}
-        flags = "edge" if count in (0, 33) else "valid"
+        flags = "edge" if count in (0, 34) else "valid"
         area.case(f"exchange-encode-{count}", "exchange.encode", "DISC-03", flags, {"peers": rows}, wire)
         area.case(f"exchange-decode-{count}", "exchange.decode", "DISC-03", flags, wire, {"peers": rows})
     body = exchange(PEERS[:2])
@@ -252,6 +289,7 @@ def discovery() -> Area:
         "half": body[: 2 + 38 + 19],
         "empty": b"",
         "half-a-count": b"\0",
+        "35-entries": exchange(PEERS[:35]),
     }.items():
         given = {"plaintext": plaintext}
         area.case(f"exchange-{name}", "exchange.decode", "DISC-03", "wrong_size", given, drop("malformed"))
@@ -307,6 +345,15 @@ def discovery() -> Area:
         area.case(
             f"announce-version-{version}", "announce.decode", "DISC-01", "foreign_version", given, ignored
         )
+    wrong = {
+        "checksum": {"address": flip(address(key), 255)}, "port-zero": {"port": 0},
+    }  # fmt: skip
+    for name, change in wrong.items():
+        given = {"own_pubkey": own, "datagram": datagram({**sent[0], **change})}
+        area.case(f"announce-{name}", "announce.decode", "DISC-01", "contradiction", given, ignored)
+    values = {**sent[0], "flags": 255}
+    given = {"own_pubkey": own, "datagram": datagram(values)}
+    area.case("announce-flags-are-not-looked-at", "announce.decode", "DISC-01", "valid", given, values)
     given = {"own_pubkey": key, "datagram": good}
     area.case("announce-own", "announce.decode", "DISC-01", "reflected", given, ignored)
     return area

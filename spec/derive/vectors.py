@@ -13,6 +13,7 @@ from pathlib import Path
 import cases_handshake
 import cases_keys
 import cases_packets
+import cases_raw
 import cases_session
 import cases_state
 import derive
@@ -30,6 +31,7 @@ BUILDS: list[Build] = [
     cases_packets.fragments,
     cases_packets.mtu,
     cases_session.heartbeat,
+    cases_raw.raw,
     cases_state.rekey,
     cases_state.config,
     cases_state.journal,

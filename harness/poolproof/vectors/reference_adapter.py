@@ -22,7 +22,7 @@ from poolref.keys import Keys
 from poolref.replay import ReplayWindow
 from poolref.telemetry import RoundTrip
 
-from . import reference_discovery, reference_handshake, reference_records
+from . import reference_discovery, reference_handshake, reference_raw, reference_records
 from .reference_values import HEADER_FIELDS, Values, drop, established, header_of, raw, u64
 
 Operation = Callable[[Values], Values]
@@ -238,6 +238,7 @@ OPERATIONS: dict[str, Operation] = {
     **reference_handshake.OPERATIONS,
     **reference_discovery.OPERATIONS,
     **reference_records.OPERATIONS,
+    **reference_raw.OPERATIONS,
 }
 
 

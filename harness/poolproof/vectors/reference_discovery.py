@@ -27,6 +27,22 @@ def mtu_answer(given: Values) -> Values:
     return {"plaintext": mtu.answer(given["probe_size"]).hex()}
 
 
+def mtu_read_probe(given: Values) -> Values:
+    try:
+        return {"probe_size": mtu.parse_probe(raw(given["plaintext"]))}
+    except DecodeError:
+        return drop(DropReason.MALFORMED)
+
+
+def mtu_search(given: Values) -> Values:
+    search = mtu.Search(given["mtu_min"], given["mtu_max"])
+    probes = []
+    while (size := search.size) is not None:
+        probes.append(size)
+        (search.passed if size <= given["path"] else search.failed)()
+    return {"probes": probes, "mtu": search.low}
+
+
 def exchange_encode(given: Values) -> Values:
     peers = [Told(raw(peer["ip"]), peer["port"], raw(peer["pubkey"])) for peer in given["peers"]]
     return {"plaintext": pack_exchange(peers).hex()}
@@ -74,6 +90,8 @@ def announce_decode(given: Values) -> Values:
 OPERATIONS: dict[str, Callable[[Values], Values]] = {
     "mtu.probe": mtu_probe,
     "mtu.answer": mtu_answer,
+    "mtu.read_probe": mtu_read_probe,
+    "mtu.search": mtu_search,
     "exchange.encode": exchange_encode,
     "exchange.decode": exchange_decode,
     "exchange.room": exchange_room,

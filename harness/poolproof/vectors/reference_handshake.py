@@ -11,6 +11,7 @@ from poolref.core import NodeCore, Peer
 from poolref.counters import DropReason, Verdict
 from poolref.events import HandshakeFailed, PuzzlePosed
 from poolref.handshake import ClientHandshake, ServerHandshake
+from poolref.raw_handshake import RawClientHandshake, RawServerHandshake
 from poolref.responder import Responder
 from poolref.session import Session
 from poolref.settings import Settings
@@ -38,13 +39,18 @@ def _seq_bytes(seq: int) -> bytes:
     return (seq << 3).to_bytes(8, "big")
 
 
+def _raw(given: Values) -> bool:
+    return bool(given.get("transport") == "raw")
+
+
 def _client(given: Values) -> ClientHandshake:
     seq = _seq_bytes(u64(given["client_initial_seq"])) if "client_initial_seq" in given else b""
     wall = u64(given["wall_ns"])
     core = NodeCore(
         Settings(address=raw(given["client_addr"])), Script(raw(given["client_private"]), seq), lambda: wall
     )
-    return ClientHandshake(core=core, index=0, now=u64(given["now_ns"]) if "now_ns" in given else 0)
+    kind = RawClientHandshake if _raw(given) else ClientHandshake
+    return kind(core=core, index=0, now=u64(given["now_ns"]) if "now_ns" in given else 0)
 
 
 def _client_error(client: ClientHandshake) -> str | None:
@@ -85,7 +91,8 @@ def _responder(given: Values, *random: bytes) -> Responder:
 
 
 def _server(given: Values, responder: Responder) -> ServerHandshake:
-    return ServerHandshake(responder, Peer(raw(given["client_ip"])), u64(given["now_ns"]))
+    kind = RawServerHandshake if _raw(given) else ServerHandshake
+    return kind(responder, Peer(raw(given["client_ip"])), u64(given["now_ns"]))
 
 
 def _sent(endpoint: ClientHandshake | ServerHandshake) -> str:

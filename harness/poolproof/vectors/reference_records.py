@@ -72,7 +72,10 @@ def journal_encode_sync(given: Values) -> Values:
 
 
 def journal_verify_sync(given: Values) -> Values:
-    sync = Sync.unpack(raw(given["plaintext"]))
+    try:
+        sync = Sync.unpack(raw(given["plaintext"]))
+    except DecodeError:
+        return drop(DropReason.MALFORMED)
     return {
         "first_index": str(sync.first_index),
         "count": len(sync.entries),
