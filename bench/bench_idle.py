@@ -13,7 +13,8 @@ import time
 import tracemalloc
 from pathlib import Path
 
-from poolref.constants import MAX_SESSIONS, SECOND
+from poolref.constants import JOURNAL_DETAIL, JOURNAL_RING, MAX_SESSIONS, SECOND
+from poolref.journal import ChangeType
 from poolref.node import Node
 
 from .measure import report
@@ -54,6 +55,9 @@ def day() -> None:
     start = time.perf_counter()
     tracemalloc.start()
     pair = Pair()
+    for session in (pair.sender, pair.receiver):
+        for _ in range(JOURNAL_RING):  # what is bounded is full from the start
+            session.core.record(ChangeType.CONFIG, "x" * JOURNAL_DETAIL)
     sizes = []
     for _ in range(24):
         for _ in range(60):
@@ -70,10 +74,9 @@ def day() -> None:
         sizes.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
     took = time.perf_counter() - start
-    # The journal's ring and other bounded memories fill up first.
-    growth = sizes[-1] - sizes[11]
-    figure = f"{growth / KIB:+.1f} KiB from hour 12 to 24 of {sizes[-1] / KIB:.0f} KiB ({took:.0f} s)"
-    report("growth in a simulated day", figure, "none", met=growth < 4 * KIB)
+    growth = sizes[-1] - sizes[1]
+    figure = f"{growth / KIB:+.1f} KiB from hour 2 to 24 of {sizes[-1] / KIB:.0f} KiB ({took:.0f} s)"
+    report("growth in a simulated day", figure, "none", met=growth < KIB)
 
 
 def main(argv: list[str] | None = None) -> None:
