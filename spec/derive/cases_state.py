@@ -60,6 +60,12 @@ def rekey() -> Area:
         given = {"plaintext": (good + b"\0")[:size]}
         flags = "truncated" if size < 40 else "oversized"
         area.case(f"size-{size}", "rekey.decode", "RK-01", flags, given, drop("malformed"))
+    for stage in (0, 3, 255):
+        given = {"plaintext": rekey_plaintext(1, stage, key)}
+        area.case(f"stage-{stage}", "rekey.decode", "RK-01", "reserved", given, drop("malformed"))
+    for byte in (5, 6, 7):
+        given = {"plaintext": flip(good, 8 * byte + 7)}
+        area.case(f"zero-byte-{byte}", "rekey.decode", "RK-01", "reserved", given, drop("malformed"))
     a, b = b"\x01" + bytes(31), bytes(31) + b"\xff"
     for name, mine, theirs, wins in (
         ("first-byte", a, b, False),
@@ -411,5 +417,11 @@ def integrity() -> Area:
         }  # fmt: skip
         plaintext = b"\x03" + struct.pack(">IQQQQI", *numbers) + head
         flags = "edge" if name == "max" else "valid"
-        area.case(f"state-{name}", "integrity.state", "INT-01 INT-02", flags, given, {"plaintext": plaintext})
+        read = {"plaintext": plaintext}
+        area.case(f"state-{name}", "integrity.state", "INT-01 INT-02", flags, given, read)
+        area.case(f"read-state-{name}", "integrity.read_state", "INT-01 INT-02", flags, read, given)
+    for size in (0, 1, 72, 74):
+        given = {"plaintext": (plaintext + b"\0")[:size]}
+        flags = "truncated" if size < 73 else "oversized"
+        area.case(f"state-size-{size}", "integrity.read_state", "INT-01", flags, given, drop("malformed"))
     return area

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The reference behind the JSON lines of spec/vectors/README.md.
 
-Every answer is computed by poolref; what poolref does not have yet is answered ``unsupported``.
+Every answer is computed by poolref.
 """
 
 from __future__ import annotations
@@ -22,7 +22,13 @@ from poolref.keys import Keys
 from poolref.replay import ReplayWindow
 from poolref.telemetry import RoundTrip
 
-from . import reference_discovery, reference_handshake, reference_raw, reference_records
+from . import (
+    reference_discovery,
+    reference_handshake,
+    reference_raw,
+    reference_records,
+    reference_secrets,
+)
 from .reference_values import HEADER_FIELDS, Values, drop, established, header_of, raw, u64
 
 Operation = Callable[[Values], Values]
@@ -239,6 +245,7 @@ OPERATIONS: dict[str, Operation] = {
     **reference_discovery.OPERATIONS,
     **reference_records.OPERATIONS,
     **reference_raw.OPERATIONS,
+    **reference_secrets.OPERATIONS,
 }
 
 
