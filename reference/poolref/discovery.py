@@ -176,7 +176,4 @@ class Announcer:
         if self.port is not None:
             self._announce_due = now  # as soon as there is a socket: the last one may not have left
         core.counters.count("multicast_failures")
-        core.journal.error(
-            _NO_CODE, f"discovery: {why}; again in {self._pause // c.SECOND} s", now, core.wall_clock(),
-            core.configuration.current.version,
-        )  # fmt: skip
+        core.record_error(_NO_CODE, f"discovery: {why}; again in {self._pause // c.SECOND} s", now)
