@@ -139,8 +139,10 @@ class Vigil(Part):
         self._work(now)
 
     def acknowledged(self, header: Header, now: int) -> None:
-        """The answer is due within 5 s of the challenge's ack (INT-01)."""
-        waiting = self._open
+        """The answer is due within 5 s of the challenge's ack (INT-01); over raw a lost one comes again, up to
+        45 s later (E-93).
+        """
+        waiting = None if self.session.reliable else self._open
         if waiting is not None and not waiting.acknowledged and header.ack >= waiting.seq:
             waiting.acknowledged = True
             waiting.answer_by = min(waiting.answer_by, now + c.ANSWER_AFTER_ACK)
