@@ -127,7 +127,6 @@ class RawSender(Session):
         self._releasing = True
         super().release(now)
         self._releasing = False
-        self._part_when_drained(now)
 
     def acknowledge(self, now: int, *, ack: int | None = None, flags: int = 0) -> None:
         if self.end is not None:

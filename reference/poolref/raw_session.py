@@ -76,7 +76,9 @@ class RawSession(RawSender):
                 return DropReason.DUPLICATE
             self._verified(header, keys, now)
             self._take_ack(header, now)
-            return self._act(header, b"", now) if self.end is None else Verdict.ACCEPTED
+            outcome = self._act(header, b"", now) if self.end is None else Verdict.ACCEPTED
+            self._part_when_drained(now)
+            return outcome
         reason = self.window.objection(header.seq)
         if reason is not None:
             if reason is DropReason.DUPLICATE:
@@ -135,6 +137,7 @@ class RawSession(RawSender):
                 self._discarded(result, now)
         if self.end is None and self._acks_sent == acks_sent and not _answers_itself(header, acted):
             self.owe_ack(now, at_once=header.type == _HEARTBEAT)
+        self._part_when_drained(now)
         return outcome
 
     def _take_ack(self, header: Header, now: int) -> None:
