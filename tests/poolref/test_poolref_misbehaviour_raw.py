@@ -16,7 +16,7 @@ from poolref.events import HandshakeFailed, SessionEnded
 from poolref.misbehaviour import SWITCHES, Misbehaviour, Phase, Reaction, Switch, misbehaviour, parse
 from poolref.raw_session import RawSession
 
-PUZZLE = replace(EASY, difficulty=4)
+PUZZLE = replace(EASY, difficulty=4, integrity_s=0)
 PAUSE = 3.0
 """Seconds between messages, so that what is resent has arrived before the next one."""
 EVERYWHERE = [
@@ -65,22 +65,42 @@ class Encounter:
     def ends(self) -> list[SessionEnded]:
         return [event for event in self.victim.events if isinstance(event, SessionEnded)]
 
+    def flush(self, node: RawNode) -> None:
+        for connection in node.connections:
+            self.net.flush(node, connection)
+
     def say(self, node: RawNode, message: bytes) -> None:
         session = node.session
         before = self.done
         session.send(message, self.net.now)
-        for connection in node.connections:
-            self.net.flush(node, connection)
+        self.flush(node)
         if node is self.peer:
             self.sent.append(message)
             if self.done > before:
                 self.concerned.add(message)
 
     def act(self, phase: Phase, messages: int) -> None:
-        if phase is not Phase.DATA:
+        peer, victim = self.peer, self.victim
+        match phase:
+            case Phase.DATA:
+                self.say(victim, b"from the victim")
+                self.wait(0.2)
+            case Phase.REKEY | Phase.REKEYED:
+                self.wait(9)
+                self.say(peer, b"before the rekey")
+                self.wait(PAUSE)
+                proposer = peer if phase is Phase.REKEY else victim
+                proposer.session.rekeying.start(self.net.now)
+                self.flush(proposer)
+                self.wait(PAUSE)
+            case Phase.CHALLENGED:
+                victim.session.vigil.challenge_now(self.net.now)
+                self.flush(victim)
+                return
+            case _:
+                return
+        if victim.session.end is not None:
             return
-        self.say(self.victim, b"from the victim")
-        self.wait(0.2)
         for number in range(messages):
             self.say(self.peer, b"message %d, of thirty bytes ..." % number)
             self.wait(PAUSE)
@@ -140,6 +160,7 @@ def check(encounter: Encounter, reaction: Reaction) -> None:
         elif reaction.ends is None:
             assert message in encounter.received
     if reaction.ends is None:
+        assert encounter.victim.session.untrusted is reaction.untrusted
         alive(encounter)
 
 

@@ -33,14 +33,16 @@ class Phase(StrEnum):
     HEARTBEAT = "heartbeat"  # nothing: heartbeats go out by themselves
     CLOSE = "close"  # ending the session
     MTU = "mtu"  # searching for the path's MTU
-    REKEY = "rekey"  # proposing or accepting new keys
+    REKEY = "rekey"  # proposing new keys, and sending messages before and afterwards
+    REKEYED = "rekeyed"  # being proposed new keys, and sending a message afterwards
     CONFIG = "config"  # proposing a configuration, and confirming it once it is accepted
     ROLLBACK = "rollback"  # undoing what it proposed
     CONFIGURED = "configured"  # being proposed a configuration
     JOURNAL = "journal"  # being asked for its journal, which then grows
     EXCHANGE = "exchange"  # exchanging peers
     ANNOUNCE = "announce"  # announcing itself by multicast
-    INTEGRITY = "integrity"  # challenging the peer, or being challenged
+    INTEGRITY = "integrity"  # challenging the peer and reporting to it, twice
+    CHALLENGED = "challenged"  # being challenged
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +165,7 @@ class Deed:
         return value
 
     def chosen(self, kinds: frozenset[Kind], draft: Draft | None = None) -> bool:
-        """Whether this packet is one of those that it happens to; counts it.  Without ``draft`` it is a
-        received one.
-        """
+        """Whether this packet is one of those that it happens to; counts it.  A datagram has no ``draft``."""
         wanted = (self.values["kind"],) if "kind" in self.values else self.switch.kinds
         if kinds.isdisjoint(wanted):
             return False
@@ -186,9 +186,9 @@ Announce = Callable[[Deed, bytes], list[bytes]]
 class Switch:
     """``change`` alters the draft of a packet, ``emit`` turns the finished packet into what is sent, after
     which it is sent ``again`` that often as a new packet; ``announce`` does so with datagrams.  They see only
-    the packets of ``kind`` (unless a parameter names another) that ``nth`` and ``every`` choose, once
-    ``ready``.  ``ignores`` is a kind of received packets that are not acted on.  ``agree`` (own private key,
-    the peer's public key, their X25519 result) gives the shared secret to go on with.  ``delay_ms`` and
+    the packets of ``kinds`` (unless a parameter names another) that ``nth`` and ``every`` choose, once
+    ``ready``.  ``ignores`` is a kind of received packets none of which is acted on.  ``agree`` (own private
+    key, the peer's public key, their X25519 result) gives the shared secret to go on with.  ``delay_ms`` and
     ``pace_ms`` name parameters: how late the packets leave, how far apart the bytes of the stream are.  It
     shows on the connection number ``attempts`` of the node.  ``reaction`` is that over TCP, ``raw`` the one
     over raw IP; None: the switch is not for that transport.

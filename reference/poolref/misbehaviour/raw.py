@@ -11,7 +11,7 @@ import errno
 from collections.abc import Mapping
 from typing import Final
 
-from ..constants import Role
+from ..constants import ErrorCode, Role
 from ..counters import DropReason as Drop
 from .kinds import Kind
 from .model import ALL, EVERY, NTH, SERVER, Deed, Draft, Parameter, Phase, Reaction, Switch, of_kind
@@ -69,6 +69,10 @@ OVER_RAW: Final[Mapping[str, Reaction | Mapping[Role, Reaction]]] = {
     "silent-ack": Reaction(delivers=True),  # what else is sent acknowledges as well
     "mute": Reaction(ends="timeout", after_s=70),
     "late": Reaction(delivers=True),
+    "rekey-low-order": Reaction({Drop.LOW_ORDER_KEY: 1}, ends="rekey", code=ErrorCode.REKEY_FAIL),
+    "accept-low-order": Reaction({Drop.LOW_ORDER_KEY: 1}, ends="rekey", code=ErrorCode.REKEY_FAIL),
+    "rekey-never-accepted": Reaction(ends="rekey", code=ErrorCode.REKEY_FAIL, after_s=70),
+    "wrong-answer": Reaction({Drop.INTEGRITY_FAIL: 1}, untrusted=True),
     "wrong-solution": _healed(Drop.BAD_PUZZLE),
     "wrong-proof": _healed(Drop.BAD_PROOF),
     "response-ack": _healed(Drop.MALFORMED),

@@ -6,7 +6,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from . import administration, discovery, handshake, messages, protection, raw, silence
+from . import (
+    administration,
+    discovery,
+    handshake,
+    integrity,
+    messages,
+    protection,
+    raw,
+    rekey,
+    silence,
+)
 from .conduct import Misbehaviour
 from .model import Switch, Value
 
@@ -28,6 +38,8 @@ _TABLES: Final = (
     discovery.ANNOUNCE,
     administration.CONFIG,
     administration.JOURNAL,
+    rekey.REKEY,
+    integrity.INTEGRITY,
     raw.RAW,
     (raw.SEQ_REUSED,),
 )
