@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,10 +72,18 @@ class Watch:
         usable = [keys for keys in self.keys if keys.usable]
         for keys in self.keys:
             if not keys.usable:
-                for secret in (keys.shared, keys.session_key, keys.hmac_key, keys.seq_key):
+                for secret in (
+                    keys.shared, keys.session_key, keys.hmac_key, keys.seq_key, keys.k_int, keys.k_int_mac
+                ):  # fmt: skip
                     assert not any(secret)
         assert len(usable) <= in_use
         self.keys = usable
+
+
+def keys_in_use(ends: Iterable[End]) -> int:
+    """How many sets of keys sessions may have at most: more than one only while epochs overlap."""
+    sessions = [end.session for end in ends if end.session is not None and end.session.end is None]
+    return sum(3 if session.rekeying.overlapping else 1 for session in sessions)
 
 
 @dataclass(slots=True)

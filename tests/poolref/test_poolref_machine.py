@@ -12,6 +12,7 @@ import errno
 import os
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, Phase, note, seed, settings
@@ -27,7 +28,7 @@ from hypothesis.stateful import (
 from poolref_conversation import SIDES, Conversation, RawConversation, Side, TcpConversation, other
 from poolref_raw_sim import LATENCY, Flight, Weather, sound
 from poolref_sim import EASY
-from poolref_watch import Accounts, Ledger, Watch
+from poolref_watch import Accounts, Ledger, Watch, keys_in_use
 
 from poolref import constants as c
 from poolref import inbox
@@ -85,11 +86,17 @@ class Talk(RuleBasedStateMachine):
         self.patch.undo()
         self.watch.close()
 
-    @initialize(number=st.integers(0, 1 << 16), queue=st.sampled_from([80, 4096]))
-    def start(self, number: int, queue: int) -> None:
+    @initialize(
+        number=st.integers(0, 1 << 16),
+        queue=st.sampled_from([80, 4096]),
+        rekey_s=st.sampled_from([10, 60, 3600]),
+        integrity_s=st.sampled_from([0, 1, 45]),
+    )
+    def start(self, number: int, queue: int, rekey_s: int, integrity_s: int) -> None:
         self.patch.setattr(inbox, "RECEIVE_QUEUE", queue)
         self.patch.setattr(c, "RECEIVE_QUEUE", queue)
-        self.net = type(self).make(number, client=EASY, server=EASY)
+        client = replace(EASY, rekey_s=rekey_s, integrity_s=integrity_s)
+        self.net = type(self).make(number, client=client, server=EASY)
         self.net.touched = self.touched
         self.accounts = [Accounts(end, every_packet=self.net.reliable) for end in self.net.ends.values()]
         self.rng = random.Random(number)
@@ -193,6 +200,19 @@ class Talk(RuleBasedStateMachine):
     @rule(side=sides)
     def ask_for_the_journal(self, side: Side) -> None:
         self.net.session(side).replication.request(self.net.now)
+        self.net.flush()
+
+    @precondition(lambda self: self.net.established)
+    @rule(who=st.sampled_from([("client",), ("server",), SIDES]))
+    def rekey(self, who: tuple[Side, ...]) -> None:
+        for side in who:
+            self.net.session(side).rekeying.start(self.net.now)
+        self.net.flush()
+
+    @precondition(lambda self: self.net.established)
+    @rule(side=sides)
+    def challenge(self, side: Side) -> None:
+        self.net.session(side).vigil.challenge_now(self.net.now)
         self.net.flush()
 
     @precondition(lambda self: self.net.established)
@@ -314,6 +334,9 @@ class Talk(RuleBasedStateMachine):
             ) and not (client.outstanding or server.outstanding):  # fmt: skip
                 break
             self.net.run(LATENCY)
+        if not any(self.net.session(side).rekeying.underway for side in SIDES):
+            ours, theirs = (self.net.session(side).keys for side in SIDES)
+            assert (ours.epoch, ours.hmac_key) == (theirs.epoch, theirs.hmac_key)
         for side in SIDES:
             session, peer = self.net.session(side), self.net.session(other(side))
             assert session.window.highest == peer.next_seq - 1
@@ -351,8 +374,7 @@ class Talk(RuleBasedStateMachine):
     def keys_are_in_use_or_erased(self) -> None:
         if not hasattr(self, "net"):
             return
-        active = sum(end.session is not None and end.session.end is None for end in self.net.ends.values())
-        self.watch.check_keys(active)
+        self.watch.check_keys(keys_in_use(self.net.ends.values()))
 
     @invariant()
     def packets_are_accounted_for(self) -> None:
