@@ -8,7 +8,7 @@ The two have nothing to do with each other: a CONFIG is about its receiver's con
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
@@ -84,6 +84,9 @@ class Configuring(Part):
         :meth:`learn`.
         """
         self._own: _Own | None = None
+        dialect = session.settings.dialect
+        self._absolute = dialect.config_deadline == "absolute"
+        self._by_flags = dialect.config_answer == "flags"
 
     # -- this node's configuration ---------------------------------------------------------------------
 
@@ -96,6 +99,8 @@ class Configuring(Part):
             payload = ConfigPayload.unpack(plaintext)
         except DecodeError:
             return self._refuse(header, Refusal.SIZE, now)
+        if self._absolute:
+            payload = replace(payload, deadline_ns=max(0, payload.deadline_ns - now))
         before = configuration.current
         if header.flags & _LOCKED:
             confirmed = configuration.confirm(payload, self, now)
@@ -209,7 +214,7 @@ class Configuring(Part):
         if header.flags & _READY and own.stage is not _Stage.PROPOSED:
             asked = own.stage is _Stage.ROLLING_BACK and header.ack in own.seqs
             self._rolled_back(own, "asked for" if asked else "deadline")
-        elif header.ack in own.seqs:
+        elif header.ack in own.seqs or (self._by_flags and header.flags & _LOCKED):
             if header.flags & _LOCKED:
                 self._locked(own)
             elif not header.flags & _READY and not self._overtaken(header):
@@ -289,6 +294,10 @@ class Configuring(Part):
         if self.session.flowing:
             own.sends.pop(0)
             type, plaintext, flags = own.packet
+            if self._absolute and plaintext:
+                plaintext = replace(own.payload, deadline_ns=now + own.payload.deadline_ns).pack()
+            if self._by_flags:
+                flags |= Flag.REQUIRE_ACK  # without it no such peer answers at all
             seq = self.session.transmit(type, now, plaintext, flags=flags)
             if seq is not None:
                 own.seqs.append(seq)

@@ -63,12 +63,13 @@ class _Attendant:
             shared = bytearray(crypto.exchange(private, init.client_pubkey))
         except LowOrderKey:
             return DropReason.LOW_ORDER_KEY
-        finally:
-            private[:] = bytes(len(private))
         self.forget()
         settings = self._core.settings
         self._keys = Keys(shared, dialect=settings.dialect)
         shared[:] = bytes(len(shared))
+        if settings.dialect.rekey == "one_way":
+            self._keys.halves = bytearray(private), init.client_pubkey
+        private[:] = bytes(len(private))
         self._session_id, self._issued_s = session_id, now // c.SECOND
         self._challenge = Challenge(public, seed, self._responder.issue(now), settings.sent_address)
         return wire.build(

@@ -17,6 +17,7 @@ from .address import acceptable
 from .constants import ErrorCode, Flag, Role, State, Type
 from .core import NOBODY, NodeCore, Peer
 from .counters import Counters, DropReason, Outcome, Verdict
+from .dialect_session import session_type_of
 from .endpoint import Endpoint
 from .errors import DecodeError, HandshakeError, LowOrderKey, PoolTimeout, RandomnessError, peer_error
 from .events import HandshakeFailed, PuzzlePosed
@@ -183,6 +184,8 @@ class ClientHandshake(Endpoint):
             shared[:] = self.conduct.agree(self._private, challenge.server_pubkey, shared)
         self._keys = Keys(shared, dialect=self._dialect)
         shared[:] = bytes(len(shared))
+        if self._dialect.rekey == "one_way":
+            self._keys.halves = bytearray(self._private), challenge.server_pubkey
         self._erase_private()
         self._session_id = header.session_id
         if self._core.keylog is not None:
@@ -211,7 +214,7 @@ class ClientHandshake(Endpoint):
         reason = self._unfit(header)
         if reason is not None:
             return reason
-        self.session = self.session_type(
+        self.session = session_type_of(self._dialect, self.session_type)(
             core=self._core,
             counters=self.counters,
             role=Role.CLIENT,

@@ -34,6 +34,7 @@ class Keys:
         "_nonce",
         "_prefix",
         "epoch",
+        "halves",
         "hmac_key",
         "k_int",
         "k_int_mac",
@@ -44,6 +45,8 @@ class Keys:
 
     def __init__(self, shared: Buffer, *, epoch: int = 0, dialect: Dialect = SPEC) -> None:
         self.epoch = epoch
+        self.halves: tuple[bytearray, bytes] | None = None
+        """This side's private and the peer's public key, where a dialect goes on from them (E-94)."""
         self.shared = bytearray(shared)
         self.session_key = bytearray(crypto.hkdf(shared, b"pool-session-key", KEY_SIZE))
         self.hmac_key = bytearray(crypto.hkdf(shared, b"pool-hmac-key", KEY_SIZE))
@@ -60,6 +63,7 @@ class Keys:
         """Keys out of a key log: they verify, open and seal, but have no ``shared`` to go on from."""
         keys = cls.__new__(cls)
         keys.epoch = entry.epoch
+        keys.halves = None
         keys.shared, keys.seq_key, keys.k_int, keys.k_int_mac = (bytearray() for _ in range(4))
         keys.session_key, keys.hmac_key = bytearray(entry.session_key), bytearray(entry.hmac_key)
         keys._aead = crypto.ChaCha20Poly1305(keys.session_key)
@@ -166,6 +170,9 @@ class Keys:
             self.shared, self.session_key, self.hmac_key, self.seq_key, self.k_int, self.k_int_mac
         ):  # fmt: skip
             secret[:] = bytes(len(secret))
+        if self.halves is not None:
+            self.halves[0][:] = bytes(KEY_SIZE)
+            self.halves = None
         self._prefix = b""
         self._aead = None
         self._mac = None

@@ -14,6 +14,7 @@ from .address import acceptable
 from .constants import Role, Type
 from .core import NodeCore, Peer
 from .counters import Counters, DropReason
+from .dialect_session import session_type_of
 from .errors import DecodeError, LowOrderKey, RandomnessError
 from .keys import Keys
 from .puzzle import solves
@@ -239,7 +240,7 @@ class Responder:
         if index is None:
             return DropReason.NO_SLOT
         self._used[header.session_id] = now + c.RESPONSE_MEMORY
-        session = session_type(
+        session = session_type_of(dialect, session_type)(
             core=self.core,
             counters=counters,
             role=Role.SERVER,

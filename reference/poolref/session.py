@@ -75,6 +75,7 @@ class Session(Endpoint):
     transport: ClassVar[str] = "tcp"
     reliable: ClassVar[bool] = False
     """Whether this session itself resends what is lost: acks are then cumulative (TRN-04)."""
+    rekeying_type: ClassVar[type[Rekeying]] = Rekeying
 
     def __init__(
         self,
@@ -133,7 +134,7 @@ class Session(Endpoint):
         self.exchange = Exchange(self, now)
         self.configuring = Configuring(self)
         self.replication = Replication(self)
-        self.rekeying = Rekeying(self, now)
+        self.rekeying = self.rekeying_type(self, now)
         self.vigil = Vigil(self, now)
         self.parts: tuple[Part, ...] = (
             self.delivery,
