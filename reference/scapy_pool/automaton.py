@@ -33,7 +33,6 @@ from poolref.puzzle import START_SIZE, Search
 
 from .connection import PoolConnection
 from .header import Pool
-from .keyring import keyring
 from .payloads import Auth, PoolChallenge, PoolClose, PoolInit, PoolProof, PoolResponse
 from .transport import raw_socket, transport_of
 
@@ -202,10 +201,10 @@ class PoolHandshake(Automaton):
     def ESTABLISHED(self, ack: Pool) -> PoolConnection:
         keys = self.keys
         assert keys is not None
-        keyring.add(ack.session_id, keys)
         return PoolConnection(
-            self.connected, keys, ack.session_id, self.sent.seq + 1, ack.seq, automatic=self.automatic
-        )
+            self.connected, keys, ack.session_id, self.sent.seq + 1, ack.seq,
+            automatic=self.automatic, rng=self.rng,
+        )  # fmt: skip
 
     @_ATMT.state(final=1)
     def FAILED(self, error: OSError) -> OSError:

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 from scapy.automaton import ObjectPipe
@@ -16,15 +18,18 @@ from scapy.supersocket import SuperSocket
 
 from poolref.connection import Framer
 from poolref.constants import SECOND, Flag
+from poolref.errors import PoolTimeout
 from poolref.keys import Keys
 
 from .header import Pool
-from .keyring import KeyRing
+from .keyring import KeyRing, keyring
 from .payloads import PoolAck, PoolClose, PoolData
+from .rekey import Rekey
 from .transport import PoolDatagrams
 from .upkeep import Upkeep, consumes_seq
 
 _CHUNK: Final = 1 << 16
+_REKEY_POLL: Final = 0.01
 _NAP: Final = 1.0  # s; a packet that the user just sent may be due before what was awaited
 _PARTING: Final = 2.0
 """How long a closed session reads on (s), so that nothing overtakes the CLOSE (E-74)."""
@@ -33,9 +38,9 @@ _PARTING: Final = 2.0
 class PoolConnection:
     """An established session in the user's hands, over a connected TCP or raw IP socket.
 
-    A thread keeps the session alive: it acknowledges, answers MTU probes, sends heartbeats, and on raw IP
-    sends again what was not acknowledged.  With ``automatic`` set to False, at any time, nothing is sent that
-    the user did not send.
+    A thread keeps the session alive: it acknowledges, answers MTU probes, challenges and proposals of new
+    keys, sends heartbeats, and on raw IP sends again what was not acknowledged.  With ``automatic`` set to
+    False, at any time, nothing is sent that the user did not send.
 
     ``seq`` is the next one to send, ``peer_seq`` what is acknowledged: the highest authentic seq received,
     on raw IP the one up to which all have arrived.  Both may be changed, and so may ``keys``, which protect
@@ -53,12 +58,13 @@ class PoolConnection:
         peer_seq: int,
         *,
         automatic: bool = True,
+        rng: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.sock = sock
-        self.keys = keys
-        self.ring = KeyRing()
-        self.ring.add(session_id, keys)
         self.session_id = session_id
+        self.ring = KeyRing()
+        self.switch(keys)
+        self.rekeying = Rekey(rng)
         self.seq = seq
         self.peer_seq = peer_seq
         self.automatic = automatic
@@ -123,6 +129,25 @@ class PoolConnection:
             data = bytes(void)
             self.sock.sendall(data)
             self._upkeep.sent(void, data, time.monotonic_ns())
+
+    # -- keys ------------------------------------------------------------------------------------------
+
+    def rekey(self, timeout: float = 5) -> None:
+        """Replace the keys, and wait until the peer has accepted; PoolTimeout when it did not."""
+        epoch = self.keys.epoch
+        with self._lock:
+            self.send(self.rekeying.propose(self.keys))
+        deadline = time.monotonic() + timeout
+        while self.keys.epoch == epoch:
+            if time.monotonic() >= deadline or not self._thread.is_alive():
+                raise PoolTimeout("new keys were not accepted in time")
+            time.sleep(_REKEY_POLL)
+
+    def switch(self, keys: Keys) -> None:
+        """Protect with these keys from now on; the ones before still open what arrives."""
+        self.keys = keys
+        for ring in (self.ring, keyring):
+            ring.add(self.session_id, keys)
 
     # -- receiving -------------------------------------------------------------------------------------
 

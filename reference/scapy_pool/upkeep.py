@@ -11,10 +11,25 @@ from typing import Final, Protocol
 
 from scapy.packet import Packet
 
-from poolref.constants import HEARTBEAT_INTERVAL_S, SECOND, SEQ_RANGE, Flag, Role, Type
+from poolref import integrity
+from poolref.constants import HEARTBEAT_INTERVAL_S, SECOND, SEQ_RANGE, ErrorCode, Flag, Role, Type
+from poolref.errors import LowOrderKey
+from poolref.keys import Keys
+from poolref.rekey import PROPOSE
 
 from .header import Pool
-from .payloads import Auth, PoolAck, PoolHeartbeat, PoolProbe, PoolProbeAnswer
+from .payloads import (
+    Auth,
+    PoolAck,
+    PoolClose,
+    PoolHeartbeat,
+    PoolIntegrityAnswer,
+    PoolIntegrityChallenge,
+    PoolProbe,
+    PoolProbeAnswer,
+    PoolRekey,
+)
+from .rekey import Rekey
 
 SENDS: Final = 8
 FIRST_TIMEOUT: Final = 1 * SECOND
@@ -33,11 +48,14 @@ def consumes_seq(packet: Pool, reliable: bool) -> bool:
 class Sender(Protocol):
     """What upkeep needs of its session."""
 
+    keys: Keys
     peer_seq: int
+    rekeying: Rekey
 
     def send(self, payload: Packet) -> Pool: ...
     def send_again(self, packet: bytes) -> None: ...
     def send_void(self, seq: int) -> None: ...
+    def switch(self, keys: Keys) -> None: ...
 
 
 @dataclass(slots=True)
@@ -132,11 +150,32 @@ class Upkeep:
 
     def _answered(self, packet: Pool) -> bool:
         """Whether an answer went out that acknowledges the packet as well."""
-        payload = packet.payload
-        if not isinstance(payload, PoolProbe):
-            return False
-        self._session.send(PoolProbeAnswer(probe_size=payload.probe_size))
-        return True
+        session, payload = self._session, packet.payload
+        if isinstance(payload, PoolProbe):
+            session.send(PoolProbeAnswer(probe_size=payload.probe_size))
+            return True
+        if isinstance(payload, PoolRekey):
+            return self._rekeyed(payload)
+        if isinstance(payload, PoolIntegrityChallenge):
+            session.send(PoolIntegrityAnswer(integrity.answer(session.keys, Role.CLIENT, payload.c)))
+        return False
+
+    def _rekeyed(self, payload: PoolRekey) -> bool:
+        session = self._session
+        try:
+            if payload.stage == PROPOSE:
+                accepted = session.rekeying.accept(session.keys, payload)
+                if accepted is not None:
+                    session.send(accepted[0])
+                    session.switch(accepted[1])
+                    return True
+            elif (keys := session.rekeying.complete(session.keys, payload)) is not None:
+                session.switch(keys)
+                session.send(PoolAck())
+                return True
+        except (LowOrderKey, ValueError):
+            session.send(PoolClose(code=ErrorCode.REKEY_FAIL))
+        return False
 
     def _expired(self, now: int) -> Iterator[tuple[int, _Unacknowledged]]:
         for seq, item in list(self._unacknowledged.items()):

@@ -50,6 +50,8 @@ class RawPeer:
         self.demultiplexer.responder = Responder(self.core, now())
         self.connection: RawConnection | None = None
         self.received: list[bytes] = []
+        self.orders: list[Callable[[RawSession, int], None]] = []
+        """Called once each, with the session and the time, by the thread."""
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._serve)
 
@@ -90,6 +92,8 @@ class RawPeer:
                 while (message := self.connection.take(moment)) is not None:
                     self.received.append(message.data)
                     self.session.send(message.data, moment)
+                while self.orders and self.connection.session is not None:
+                    self.orders.pop(0)(self.connection.session, moment)
                 self._flush(self.connection)
 
     def _flush(self, connection: RawConnection) -> None:
