@@ -136,6 +136,25 @@ def test_what_keeps_a_session_alive_is_sent_by_itself(
     asyncio.run(asyncio.wait_for(run(), 20))
 
 
+def test_keys_change_over_tcp_too() -> None:
+    async def run() -> None:
+        async with Node(EASY) as node:
+            port = await node.listen("127.0.0.1", 0)
+            connection = await asyncio.to_thread(sp.pool_connect, "127.0.0.1", port)
+            session = await node.accept(5)
+            assert await session.rekey() == 1
+            await asyncio.to_thread(connection.send, b"under epoch 1")
+            assert await session.recv(timeout=5) == b"under epoch 1"
+            await asyncio.to_thread(connection.rekey)
+            await asyncio.to_thread(connection.send, b"under epoch 2")
+            assert await session.recv(timeout=5) == b"under epoch 2"
+            assert session.core.keys.epoch == connection.keys.epoch == 2
+            assert await session.challenge()
+            await asyncio.to_thread(connection.close)
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+
+
 def test_what_comes_before_an_answer_is_kept() -> None:
     async def run() -> None:
         async with Node(EASY) as node:
