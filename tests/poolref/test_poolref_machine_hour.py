@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from poolref_conversation import SIDES, Conversation, RawConversation, Side, TcpConversation, other
 from poolref_raw_sim import Flight, Weather
-from poolref_watch import Accounts, Ledger, Watch
+from poolref_sim import EASY
+from poolref_watch import Accounts, Ledger, Watch, keys_in_use
 
 from poolref.config import Parameters
 from poolref.constants import SECOND, Flag, Type
@@ -19,6 +21,7 @@ from poolref.events import (
     ConfigConfirmed,
     ConfigRolledBack,
     JournalReceived,
+    RekeyCompleted,
     SessionEnded,
 )
 from poolref.inbox import Message
@@ -32,7 +35,7 @@ class Hour:
 
     def __init__(self, kind: type[Conversation], seed: int) -> None:
         print(f"seed {seed}")
-        self.net = kind(seed)
+        self.net = kind(seed, client=replace(EASY, rekey_s=600), server=EASY)
         self.chance = random.Random(seed)
         self.accounts = [Accounts(end, every_packet=self.net.reliable) for end in self.net.ends.values()]
         self.ledgers: dict[Side, Ledger] = {side: Ledger() for side in SIDES}  # type: ignore[misc]
@@ -102,7 +105,9 @@ def test_an_hour_of_a_session(kind: type[Conversation], watch: Watch) -> None:
     assert net.server.core.configuration.current.params == PARAMS
     assert hour.told("client", ConfigRolledBack) == 1
 
-    hour.minutes(40)
+    hour.minutes(38)
+    net.weather = None  # so that no probe gets lost
+    hour.minutes(3)
     for side in SIDES:
         hour.ledgers[side].check_all_arrived()
         session = net.session(side)
@@ -117,8 +122,14 @@ def test_an_hour_of_a_session(kind: type[Conversation], watch: Watch) -> None:
     replica = client.replication.replica.ring
     assert replica is not None
     assert replica.entries() == net.server.core.journal.entries()
-    heartbeats = 3600 // 3
-    assert net.client.core.counters["packets_sent"] > heartbeats
+    epochs = {net.session(side).keys.epoch for side in SIDES}
+    assert len(epochs) == 1
+    assert min(epochs) >= 5  # one every 600 s
+    for side in SIDES:
+        assert hour.told(side, RekeyCompleted) == min(epochs)
+        assert net.session(side).vigil.answered >= 70  # one every 45 s
+        assert net.ends[side].core.counters["packets_sent"] > 3600 // 5  # heartbeats and their ACKs
+    watch.check_keys(keys_in_use(net.ends.values()))
     net.session("server").close(net.now)
     net.run(6 * SECOND)
     assert [net.ends[side].session.end.cause for side in SIDES] == ["closed", "local"]  # type: ignore[union-attr]
