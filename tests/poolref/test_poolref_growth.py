@@ -33,6 +33,17 @@ def tracked() -> int:
     return len(gc.get_objects())
 
 
+def test_a_connection_that_is_silent_holds_no_packets() -> None:
+    pair = easy_pair()
+    for _ in range(100):
+        pair.c.send(bytes(1000), pair.world.now)
+    data = pair.client.data_to_send()
+    pair.server.receive_data(data[:-1], pair.world.now)
+    assert len(pair.server._framer) == 1000 + 96 - 1
+    pair.server.receive_data(data[-1:], pair.world.now)
+    assert not pair.server._framer._buffer
+
+
 def test_nothing_grows_while_hours_pass() -> None:
     pair = easy_pair()
     for session in (pair.c, pair.s):

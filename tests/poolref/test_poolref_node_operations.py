@@ -14,9 +14,10 @@ from poolref_loopback import V4, asynchronous, connected, listening, until
 from poolref_sim import EASY
 
 from poolref.config import Reference
-from poolref.constants import ErrorCode, State
+from poolref.constants import ErrorCode, State, Type
 from poolref.core import Peer
 from poolref.errors import LocalError, PeerError
+from poolref.events import PacketTrace
 from poolref.io.tcp import mapped_ip
 from poolref.journal import ChangeType
 from poolref.node import Node, Session
@@ -190,6 +191,27 @@ async def test_a_long_journal_comes_whole() -> None:
 
 
 @asynchronous
+async def test_a_journal_is_asked_for_once_and_the_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def observe(trace: PacketTrace) -> None:
+        if trace.direction == "received" and trace.packet[0] & 0xF == Type.JOURNAL:
+            asked.append(trace)
+
+    async with listening(observer=observe) as (server, client, port):
+        ours, _theirs = await connected(server, client, port)
+        for number in range(300):
+            server._core.record(ChangeType.CONFIG, f"entry {number}")
+        await ours.request_journal(quiet=0.05)
+        assert len(asked) == 1
+        silent(ours, monkeypatch)
+        waiting = asyncio.create_task(ours.request_journal(quiet=600))
+        await until(lambda: len(asked) == 2)
+        await ours.close()
+        assert (await failure(waiting)).errno == errno.ENOTCONN
+
+
+@asynchronous
 async def test_a_journal_that_is_not_permitted_is_empty() -> None:
     async with Node(LOCKED) as server, Node() as client:
         ours = await client.connect(V4, await server.listen(V4, 0))
@@ -252,6 +274,19 @@ async def test_the_end_of_the_session_ends_a_rekey(monkeypatch: pytest.MonkeyPat
         await until(lambda: ours.core.state is State.REKEYING)
         theirs.link.abort()
         assert (await failure(task)).errno == errno.ENOTCONN
+
+
+@asynchronous
+async def test_a_challenge_that_a_change_of_keys_voids_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with listening() as (server, client, port):
+        ours, theirs = await connected(server, client, port)
+        with monkeypatch.context() as patch:
+            unanswered: list[bytes] = []
+            patch.setattr(theirs.core.vigil, "_answer", lambda random, now: unanswered.append(random))
+            challenging = asyncio.create_task(ours.challenge())
+            await until(lambda: bool(unanswered))
+        await ours.rekey()
+        assert await challenging
 
 
 @asynchronous

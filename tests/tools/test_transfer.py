@@ -293,7 +293,9 @@ def test_a_client_that_comes_back_early_takes_its_upload_over() -> None:
     async def test() -> None:
         server = Server(TIMEOUT)
         near, far = pipe()
-        stuck = asyncio.create_task(outcomes(Client(offer(), None, TIMEOUT, print), server, near, far))
+        stuck = asyncio.create_task(
+            outcomes(Client(offer(), None, TIMEOUT, lambda offset: None), server, near, far)
+        )
         near.tamper = lambda number, message: [message] if number < 30 else []
         # Nothing more arrives, and nobody has noticed: 29 messages are there, the client waits for a result.
         while near.sent < 77:
@@ -304,6 +306,51 @@ def test_a_client_that_comes_back_early_takes_its_upload_over() -> None:
         ours, theirs = await stuck
         assert isinstance(ours, Interrupted)
         assert isinstance(theirs, Interrupted)
+
+    run(test())
+
+
+class Gated(Pipe):
+    """Delivers what is queued only once the session was closed, as a slow thread would."""
+
+    async def recv(self, timeout: float) -> bytes:
+        if self.other.sent > 5:
+            while self.open:
+                await asyncio.sleep(0)
+        return await super().recv(timeout)
+
+
+def test_what_is_still_queued_from_the_session_before_does_not_count() -> None:
+    async def test() -> None:
+        server = Server(TIMEOUT)
+        near, far = Pipe("server"), Gated("client")
+        near.other, far.other = far, near
+        stuck = asyncio.create_task(
+            outcomes(Client(offer(), None, TIMEOUT, lambda offset: None), server, near, far)
+        )
+        while near.sent < 10:
+            await asyncio.sleep(0)
+        again, other = await outcomes(Client(offer(), None, TIMEOUT, lambda offset: None), server, *pipe())
+        assert isinstance(again, Result), again
+        assert isinstance(other, list)
+        _, theirs = await stuck
+        assert isinstance(theirs, Interrupted)
+        assert "another session" in str(theirs)
+
+    run(test())
+
+
+def test_a_failed_upload_begins_anew() -> None:
+    async def test() -> None:
+        server = Server(TIMEOUT)
+        near, far = pipe()
+        near.tamper = flipped
+        ours, theirs = await outcomes(Client(offer(), None, TIMEOUT, lambda offset: None), server, near, far)
+        assert isinstance(ours, Failed)
+        assert isinstance(theirs, Failed)
+        again, _ = await outcomes(Client(offer(), None, TIMEOUT, lambda offset: None), server, *pipe())
+        assert isinstance(again, Result)
+        assert again.resumed_at == 0
 
     run(test())
 
@@ -321,7 +368,9 @@ def test_a_server_remembers_a_bounded_number_of_uploads() -> None:
                 return [message] if count < 3 else []
 
             near.tamper = hang_up
-            await outcomes(Client(offer(id=str(number)), None, TIMEOUT, print), server, near, far)
+            await outcomes(
+                Client(offer(id=str(number)), None, TIMEOUT, lambda offset: None), server, near, far
+            )
         first, _ = await outcomes(Client(offer(id="0"), None, TIMEOUT, lambda offset: None), server, *pipe())
         last, _ = await outcomes(
             Client(offer(id=str(KEPT)), None, TIMEOUT, lambda offset: None), server, *pipe()
@@ -395,7 +444,7 @@ def test_a_client_tells_what_a_strange_server_answers(answer: bytes, said: str) 
         near, far = pipe()
         await far.send(answer)
         with pytest.raises(Failed, match=said.replace("?", r"\?")):
-            await Client(offer(), None, TIMEOUT, print).attempt(near)
+            await Client(offer(), None, TIMEOUT, lambda offset: None).attempt(near)
 
     run(test())
 

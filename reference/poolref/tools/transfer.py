@@ -47,7 +47,9 @@ Progress = Callable[[int], None]
 class Interrupted(Exception):
     """The session is gone or silent; what was `moved` (bytes) still counts. None outside of a transfer."""
 
-    moved: int | None = None
+    def __init__(self, reason: str, moved: int | None = None) -> None:
+        super().__init__(reason)
+        self.moved = moved
 
 
 class Failed(Exception):
@@ -198,9 +200,7 @@ def _on(peer: str, digest: Digest | None = None) -> Iterator[None]:
         reason = f"{peer}: {exc.strerror or exc}"
         if exc.errno not in _LOST:
             raise Failed(reason) from exc
-        lost = Interrupted(reason)
-        lost.moved = None if digest is None else digest.offset
-        raise lost from exc
+        raise Interrupted(reason, None if digest is None else digest.offset) from exc
 
 
 def _unseen(offset: int) -> None:
@@ -243,7 +243,7 @@ async def drink(
     while True:
         message = await port.recv(timeout)
         if not ours():
-            raise Interrupted("the transfer goes on over another session")
+            raise Interrupted("the transfer goes on over another session", digest.offset)
         if message[:1] != b"D":
             break
         offset = int.from_bytes(message[1:_OVERHEAD], "big")
