@@ -144,6 +144,7 @@ _SETTINGS: Final = {
     "rekey_packets": "packets under one key, 1024..268435456",
     "rekey_s": "seconds under one key, 10..3600",
     "mtu_min": "smallest packet size to rely on, 512..1400",
+    "integrity_s": "seconds between integrity challenges, 1..3600; 0: none",
     "mtu_max": "largest packet size to try, 512..1400",
 }
 
