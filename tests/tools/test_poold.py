@@ -65,9 +65,8 @@ def started(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    argv = (
-        "--difficulty 17 --heartbeat-sec 6 --rekey-packets 2048 --rekey-sec 60 --mtu-min 600 --mtu-max 1300 --integrity-sec 0"
-    )
+    argv = "--difficulty 17 --heartbeat-sec 6 --rekey-packets 2048 --rekey-sec 60"
+    argv += " --mtu-min 600 --mtu-max 1300 --integrity-sec 0"
     seen = started([*argv.split(), "--no-remote-admin", "--no-peer-exchange"], monkeypatch)["settings"]
     assert (seen.difficulty, seen.heartbeat_s, seen.rekey_packets, seen.rekey_s) == (17, 6, 2048, 60)
     assert seen.integrity_s == 0
