@@ -25,6 +25,7 @@ from poolref_sim import flipped
 
 from poolref import constants as c
 from poolref import wire
+from poolref.config import START, ConfigPayload, Parameters
 from poolref.constants import HEADER_SIZE, MILLISECOND, SECOND, ErrorCode, Flag, Role, State, Type
 from poolref.counters import DropReason, Verdict
 from poolref.errors import LocalError
@@ -33,6 +34,7 @@ from poolref.inbox import Message
 from poolref.part import Part
 from poolref.raw_session import RawSession
 from poolref.session import Session
+from poolref.settings import Settings
 
 REQUIRE_ACK = int(Flag.REQUIRE_ACK)
 
@@ -708,6 +710,25 @@ def test_an_answer_that_finds_the_window_full_is_not_preceded_by_its_ack() -> No
     assert len(received(pair.c)) == 33
 
 
+def test_nothing_acknowledges_a_config_before_it_is_decided_on() -> None:
+    pair = raw_pair()
+    gap = craft(pair.c, Type.DATA, pair.net.now, b"gap")
+    heartbeat = craft(pair.c, Type.HEARTBEAT, pair.net.now, bytes(44))
+    params = Parameters.of(Settings())
+    payload = ConfigPayload.proposing(params, START, 1, SECOND, pair.net.wall)
+    config = craft(pair.c, Type.CONFIG, pair.net.now, payload.pack())
+    later = craft(pair.c, Type.DATA, pair.net.now, b"later")
+    seq = wire.parse(config).seq
+    for packet in (later, config, heartbeat, gap):
+        give(pair, packet)
+    pair.run(100 * MILLISECOND)
+    acks = [(each.header.ack, each.header.flags) for each in pair.net.of(SERVER, Type.ACK)]
+    decided = acks.index((seq, int(Flag.CONFIG_LOCKED)))
+    assert all(ack < seq for ack, _ in acks[:decided])
+    assert (seq - 1, 0) in acks[:decided]  # the heartbeat's
+    assert acks[decided + 1 :] == [(seq + 1, 0)]
+
+
 def test_a_refusal_has_exactly_the_ack_it_was_given_and_no_seq() -> None:
     pair = raw_pair()
     refused = craft(pair.c, Type.DATA, pair.net.now, b"stands for a CONFIG")
@@ -816,6 +837,17 @@ def test_a_close_drains_first() -> None:
     assert pair.c.end == SessionEnded("local", 0)
     seqs = list(by_seq(pair.net.of(CLIENT)))
     assert pair.net.of(CLIENT, Type.CLOSE)[0].header.seq == max(seqs)
+
+
+def test_a_close_comes_with_the_last_acknowledgement() -> None:
+    pair = raw_pair()
+    start = pair.net.now
+    pair.send(pair.c, b"x")
+    pair.c.close(start)
+    pair.run(SECOND)
+    (ack,) = [each for each in pair.net.of(SERVER, Type.ACK) if each.at < start + 50 * MILLISECOND]
+    (close,) = pair.net.of(CLIENT, Type.CLOSE)
+    assert close.at == ack.at + LATENCY
 
 
 def test_draining_ends_after_5_s_and_the_close_is_sent_three_times() -> None:

@@ -61,6 +61,18 @@ def test_rekeys_disturb_nothing_over_a_bad_network(seed: int) -> None:
     assert pair.c.keys.epoch == pair.s.keys.epoch >= 3
 
 
+def test_a_worn_key_is_noticed_with_the_packet_that_wears_it() -> None:
+    pair = raw_pair(fate=silence(SERVER))
+    pair.c.rekeying.age.packets_due = pair.c.rekeying.age.packets + 3
+    for number in range(5):
+        pair.send(pair.c, b"%d" % number)
+    assert len(pair.net.of(CLIENT, Type.DATA)) == 3  # the others wait for the new keys
+    pair.net.fate = sound
+    pair.run(3 * SECOND)
+    assert pair.s.keys.epoch == 1
+    assert received(pair.s) == [b"%d" % number for number in range(5)]
+
+
 def test_an_answer_waits_for_the_new_keys() -> None:
     pair = acceptor_in_the_dark()
     pair.s.acknowledge(pair.net.now, flags=int(Flag.ROLLBACK_READY))
