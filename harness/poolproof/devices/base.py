@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from poolref.misbehaviour import Misbehaviour
 from poolref.tools.backend import Backend
 
 IPV4, IPV6 = "IPv4", "IPv6"
@@ -85,6 +86,10 @@ class Device(Protocol):
     def begin(self, scenario: str) -> None: ...
     def endpoint(self, kind: str, role: str) -> Endpoint:
         """The node of `kind` ("reference" | "device") that plays `role` ("client" | "server")."""
+        ...
+
+    def deviant(self, wrong: Misbehaviour) -> Endpoint:
+        """A reference node that misbehaves, one a scenario."""
         ...
 
     def finish(self) -> tuple[HealthReport, Sequence[Attachment]]: ...

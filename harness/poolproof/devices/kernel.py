@@ -16,6 +16,7 @@ from poolproof.lab.guest import Guest
 from poolproof.lab.lab import Lab
 from poolproof.lab.transcript import transcript
 from poolproof.verdicts import DeviceUntestable
+from poolref.misbehaviour import Misbehaviour
 from poolref.tools.kernel_abi import DEFAULT_PORT, MAX_MESSAGE, SessionInfo
 
 MODULE = "pool"
@@ -190,6 +191,9 @@ class KernelDevice:
         self._endpoints.clear()
         self._consoles = {name: guest.console.mark() for name, guest in self.lab.guests.items()}
         self._frames = self.lab.wire.mark()
+
+    def deviant(self, wrong: Misbehaviour) -> ReferenceEndpoint:
+        return self._reference.deviant(wrong)
 
     def endpoint(self, kind: str, role: str) -> ReferenceEndpoint | KernelEndpoint:
         if kind == "reference":

@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 
 from poolproof.devices.base import IPV6, Attachment, Finding, HealthReport
 from poolproof.devices.node_thread import LoopThread
+from poolref.errors import DecodeError
 from poolref.events import PacketTrace
-from poolref.node import Node
+from poolref.misbehaviour import Misbehaviour
+from poolref.node import Node, Settings
 from poolref.tools.kernel_abi import DEFAULT_PORT, MAX_MESSAGE, SessionInfo
 from poolref.tools.node_backend import NodeBackend
 from poolref.wire import parse
@@ -25,21 +27,27 @@ ADDRESSES = {
 }
 """(IPv4, IPv6) of each node, in a VM pair and on loopback alike."""
 
+DEVIANT = "deviant"
+"""The name of a reference node that misbehaves; it is where the sound one is."""
+
 # Three nodes share one loopback, so only one of them can have the default port.
-_PORTS = {"reference": DEFAULT_PORT, "a": DEFAULT_PORT + 1, "b": DEFAULT_PORT + 2}
+_PORTS = {"reference": DEFAULT_PORT, "a": DEFAULT_PORT + 1, "b": DEFAULT_PORT + 2, DEVIANT: DEFAULT_PORT + 3}
 _TRACE_LIMIT = 20_000
 
 
 class ReferenceEndpoint:
     """One reference node on the background loop. OSErrors come through as the node raises them."""
 
-    def __init__(self, name: str, kind: str, thread: LoopThread, keylog: list[str]) -> None:
+    def __init__(
+        self, name: str, kind: str, thread: LoopThread, keylog: list[str], wrong: Misbehaviour | None = None
+    ) -> None:
         self.name = name
         self.kind = kind
         self.port = _PORTS[name]
         self.trace: list[PacketTrace] = []
         self._thread = thread
-        self._node = Node(keylog=keylog.append, observer=self._observe)
+        settings = Settings(misbehaviour=wrong)
+        self._node = Node(settings, keylog=keylog.append, observer=self._observe)
         self._backend = NodeBackend(self._node)
         thread.run(self._node.__aenter__())
 
@@ -51,7 +59,8 @@ class ReferenceEndpoint:
         return self._thread.run(coroutine)
 
     def address(self, family: str) -> str:
-        return ADDRESSES[self.name][family == IPV6]
+        place = "reference" if self.name == DEVIANT else self.name
+        return ADDRESSES[place][family == IPV6]
 
     def listen(self, port: int = DEFAULT_PORT) -> int:
         return self._run(self._backend.listen(port))
@@ -90,7 +99,10 @@ class ReferenceEndpoint:
 
 
 def _line(trace: PacketTrace) -> str:
-    header = parse(trace.packet)
+    try:
+        header = parse(trace.packet)
+    except DecodeError as error:  # what misbehaves sends such things
+        return f"{trace.now / 1e9:14.6f}  {trace.direction:8}  {len(trace.packet)} bytes: {error}"
     verdict = "" if trace.outcome is None else f"  -> {trace.outcome}"
     when = f"{trace.now / 1e9:14.6f}  {trace.direction:8}"
     what = f"type {header.type:2}  seq {header.seq}  ack {header.ack}  flags {header.flags:#06x}"
@@ -115,6 +127,11 @@ class ReferenceHost:
         if name not in self._nodes:
             self._nodes[name] = ReferenceEndpoint(name, kind, self._thread, self._keylog)
         return self._nodes[name]
+
+    def deviant(self, wrong: Misbehaviour) -> ReferenceEndpoint:
+        """A node that misbehaves, one a scenario."""
+        self._nodes[DEVIANT] = ReferenceEndpoint(DEVIANT, "reference", self._thread, self._keylog, wrong)
+        return self._nodes[DEVIANT]
 
     def finish(self) -> tuple[list[str], list[Attachment]]:
         """End the nodes; returns what went wrong inside them, and their timelines."""
@@ -163,6 +180,9 @@ class ReferenceDevice:
         if kind == "reference":
             return self._host.node("reference", "reference")
         return self._host.node("a" if role == "server" else "b", "device")
+
+    def deviant(self, wrong: Misbehaviour) -> ReferenceEndpoint:
+        return self._host.deviant(wrong)
 
     def finish(self) -> tuple[HealthReport, Sequence[Attachment]]:
         complaints, attachments = self._host.finish()

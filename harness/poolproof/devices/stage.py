@@ -75,9 +75,18 @@ class Stage:
             if kind not in ("reference", "device"):
                 raise ValueError(f"unknown kind of endpoint {kind!r}")
             endpoint = self.device.endpoint(kind, role)
-            self.roles[role] = endpoint
-            self._before[endpoint.name] = self._counters(endpoint) or {}
+            self.replace(role, endpoint)
         return self.roles[role]
+
+    def replace(self, role: str, endpoint: Endpoint) -> Endpoint:
+        """Let another endpoint play a role from now on."""
+        self.roles[role] = endpoint
+        self.mark(role)
+        return endpoint
+
+    def mark(self, role: str) -> None:
+        """What the role's endpoint counted so far is no growth."""
+        self._before[self.roles[role].name] = self._counters(self.roles[role]) or {}
 
     def listen(self, kind: str) -> Endpoint:
         server = self.cast(kind, "server")
