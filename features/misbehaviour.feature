@@ -30,7 +30,7 @@ Feature: Peers that misbehave
       | payload-len-long:by=80        |
       | cut-short                     |
 
-    @req.SEAL-02 @req.SEQ-01 @req.SEQ-02 @req.SEQ-06 @req.TRN-04
+    @req.SEAL-02 @req.SEQ-01 @req.SEQ-02 @req.SEQ-06
     Examples: sequence numbers
       | switch                        |
       | late-replay:after=3           |

@@ -72,6 +72,7 @@ def test_every_row_is_of_the_requirements_it_is_tagged_with() -> None:
             switch, _values = parse(line.split()[1])
             assert tags & set(switch.violates), f"{switch.name} violates none of {tags}"
     violated = {each for _role, text in rows() for each in parse(text)[0].violates}
+    violated -= {each for each in violated if each.startswith("TRN")}  # which is about raw IP here
     assert claimed == violated
 
 
