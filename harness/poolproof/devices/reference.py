@@ -89,6 +89,41 @@ class ReferenceEndpoint:
     def counters(self) -> dict[str, int]:
         return self._run(self._backend.counters())
 
+    # What `Stage.order` asks for (ABI-17), and what shows its effect.
+
+    def rekey(self, index: int) -> None:
+        self._run(self._backend.rekey(index))
+
+    def configure(self, index: int, deadline_ns: int, **params: int) -> int:
+        return self._run(self._backend.configure(index, deadline_ns, **params))
+
+    def confirm(self, index: int) -> int:
+        return self._run(self._backend.confirm(index))
+
+    def rollback(self, index: int) -> int:
+        return self._run(self._backend.rollback(index))
+
+    def request_journal(self, index: int) -> list[dict[str, Any]]:
+        return self._run(self._backend.request_journal(index))
+
+    def exchange(self, index: int) -> None:
+        self._run(self._backend.exchange(index))
+
+    def challenge(self, index: int) -> None:
+        self._run(self._backend.challenge(index))
+
+    def probe_mtu(self, index: int) -> int:
+        return self._run(self._backend.probe_mtu(index))
+
+    def journal(self) -> list[dict[str, Any]]:
+        return self._run(self._backend.journal())
+
+    def peers(self) -> list[dict[str, Any]]:
+        return self._run(self._backend.peers())
+
+    def details(self) -> list[dict[str, str]]:
+        return self._run(self._backend.details())
+
     def shut(self) -> None:
         """End the node and every session of it."""
         self._thread.run(self._node.stop())
