@@ -65,6 +65,8 @@ class Conversation:
         self.now = START
         self.weather: Weather | None = None
         self.meddle: Callable[[Flight], list[tuple[int, bytes]] | None] = lambda flight: None
+        self.passing: Callable[[Flight], None] = lambda flight: None
+        """Told of each packet that is sent."""
         self.touched: Callable[[Flight, list[tuple[int, bytes]]], None] = lambda flight, copies: None
         """Told of each packet that does not arrive once, whole and in time."""
         self.ends: dict[Side, End] = {}
@@ -128,6 +130,7 @@ class Conversation:
 
     def _send(self, side: Side, packet: bytes) -> None:
         flight = Flight(self.now, ADDRESSES[side], ADDRESSES[other(side)], Datagram(packet))
+        self.passing(flight)
         copies = self.meddle(flight)
         if copies is None:
             copies = sound(flight) if self.weather is None else self.weather(flight)
