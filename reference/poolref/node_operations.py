@@ -67,24 +67,36 @@ class Operations(ABC):
         EREMOTEIO (PeerError 0x06) when the peer refuses it or does not answer, EINVAL for what is out of
         range, EBUSY while another proposal is open, ENOTCONN once the session ended.
         """
+        try:
+            event = await self._outcome(
+                lambda now: self.propose(params, deadline=deadline, base=base, **changes),
+                ConfigAccepted, ConfigRejected, ConfigRolledBack,
+            )  # fmt: skip
+        except asyncio.CancelledError:
+            with contextlib.suppress(LocalError):
+                self.core.configuring.rollback(self._clock())
+                self.flush()
+            raise
+        return _version(event, ConfigAccepted)
+
+    def propose(
+        self,
+        params: Parameters | None = None,
+        *,
+        deadline: float = DEADLINE_S,
+        base: Reference | None = None,
+        **changes: int,
+    ) -> int:
+        """Begin what :meth:`configure` waits for: the version proposed.  Its outcome is an event."""
         mine = self.core.params if params is None else params
         try:
             wanted = dataclasses.replace(mine, **changes)
         except TypeError:
             raise LocalError(errno.EINVAL, f"unknown parameter in {', '.join(changes)}") from None
-        configuring = self.core.configuring
         nanoseconds = int(deadline * c.SECOND)
-        try:
-            event = await self._outcome(
-                lambda now: configuring.propose(wanted, nanoseconds, now, base),
-                ConfigAccepted, ConfigRejected, ConfigRolledBack,
-            )  # fmt: skip
-        except asyncio.CancelledError:
-            with contextlib.suppress(LocalError):
-                configuring.rollback(self._clock())
-                self.flush()
-            raise
-        return _version(event, ConfigAccepted)
+        payload = self.core.configuring.propose(wanted, nanoseconds, self._clock(), base)
+        self.flush()
+        return payload.version
 
     async def confirm(self) -> int:
         """Make the peer's new configuration permanent (CFG-03): its version.

@@ -60,6 +60,17 @@ async def test_a_configuration_is_proposed_confirmed_and_built_upon() -> None:
 
 
 @asynchronous
+async def test_a_proposal_need_not_be_waited_for() -> None:
+    async with listening() as (server, client, port):
+        ours, _theirs = await connected(server, client, port)
+        assert ours.propose(mtu_max=1300) == 1
+        with pytest.raises(LocalError) as error:
+            ours.propose(mtu_max=1200)
+        assert error.value.errno == errno.EBUSY
+        await until(lambda: configuration(server).current.version == 1)
+
+
+@asynchronous
 async def test_a_rollback_brings_the_old_configuration_back() -> None:
     async with listening() as (server, client, port):
         ours, _theirs = await connected(server, client, port)

@@ -47,6 +47,7 @@ class ReferenceEndpoint:
         self.trace: list[PacketTrace] = []
         self._thread = thread
         settings = Settings(misbehaviour=wrong)
+        self._orders: set[asyncio.Future[object]] = set()
         self._node = Node(settings, keylog=keylog.append, observer=self._observe)
         self._backend = NodeBackend(self._node)
         thread.run(self._node.__aenter__())
@@ -89,31 +90,47 @@ class ReferenceEndpoint:
     def counters(self) -> dict[str, int]:
         return self._run(self._backend.counters())
 
-    # What `Stage.order` asks for (ABI-17), and what shows its effect.
+    # What `Stage.order` asks for (ABI-17): begun when it returns, not over. Then what shows the effect.
+
+    def _order(self, operation: Coroutine[Any, Any, object]) -> None:
+        async def begin() -> None:
+            task = asyncio.ensure_future(operation)
+            self._orders.add(task)
+            task.add_done_callback(self._over)
+            await asyncio.sleep(0)
+            if task.done():
+                task.result()
+
+        self._run(begin())
+
+    def _over(self, task: asyncio.Future[object]) -> None:
+        self._orders.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever cares looks at the session
 
     def rekey(self, index: int) -> None:
-        self._run(self._backend.rekey(index))
+        self._order(self._backend.rekey(index))
 
     def configure(self, index: int, deadline_ns: int, **params: int) -> int:
-        return self._run(self._backend.configure(index, deadline_ns, **params))
+        return self._run(self._backend.propose(index, deadline_ns, **params))
 
-    def confirm(self, index: int) -> int:
-        return self._run(self._backend.confirm(index))
+    def confirm(self, index: int) -> None:
+        self._order(self._backend.confirm(index))
 
-    def rollback(self, index: int) -> int:
-        return self._run(self._backend.rollback(index))
+    def rollback(self, index: int) -> None:
+        self._order(self._backend.rollback(index))
 
-    def request_journal(self, index: int) -> list[dict[str, Any]]:
-        return self._run(self._backend.request_journal(index))
+    def request_journal(self, index: int) -> None:
+        self._order(self._backend.request_journal(index))
 
     def exchange(self, index: int) -> None:
-        self._run(self._backend.exchange(index))
+        self._order(self._backend.exchange(index))
 
     def challenge(self, index: int) -> None:
-        self._run(self._backend.challenge(index))
+        self._order(self._backend.challenge(index))
 
-    def probe_mtu(self, index: int) -> int:
-        return self._run(self._backend.probe_mtu(index))
+    def probe_mtu(self, index: int) -> None:
+        self._order(self._backend.probe_mtu(index))
 
     def journal(self) -> list[dict[str, Any]]:
         return self._run(self._backend.journal())

@@ -88,6 +88,10 @@ class NodeBackend:
     async def configure(self, index: int, deadline_ns: int, **params: Any) -> int:
         return await self._session(index).configure(deadline=deadline_ns / SECOND, **params)
 
+    async def propose(self, index: int, deadline_ns: int, **params: Any) -> int:
+        """What `configure` of a module does: it does not wait for the outcome (E-97)."""
+        return self._session(index).propose(deadline=deadline_ns / SECOND, **params)
+
     async def confirm(self, index: int) -> int:
         return await self._session(index).confirm()
 
