@@ -162,9 +162,9 @@ class Node(NodeView):
             listener = self._listener = _Listener(self._parts, sock, port)
             await listener.start(raw, address)
         except BaseException:
+            self.stop_listening()
             if sock is not None:
                 sock.close()
-            self.stop_listening()
             raise
         if self._multicast is not None:
             self._multicast.listening(listener.port)
@@ -288,9 +288,14 @@ class _Listener:
         """``address`` (4 bytes) is the only one to listen on over raw, if given."""
         loop = asyncio.get_running_loop()
         if self._sock is not None:
+            # Started only once it is ours to stop, so that a cancelled start leaves nothing behind.
             self._server = await loop.create_server(
-                lambda: Link(self, self._parts.clock, loop), sock=self._sock, backlog=c.MAX_PENDING_HANDSHAKES
+                lambda: Link(self, self._parts.clock, loop),
+                sock=self._sock,
+                backlog=c.MAX_PENDING_HANDSHAKES,
+                start_serving=False,
             )
+            await self._server.start_serving()
         if raw is not None:
             self._raw = raw
             raw.listen(self, self._responder, address)

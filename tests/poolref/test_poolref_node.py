@@ -506,6 +506,23 @@ async def test_stop_listening_keeps_sessions_and_frees_the_port() -> None:
 
 
 @asynchronous
+async def test_a_cancelled_listen_leaves_the_port_free() -> None:
+    async with Node(EASY) as server, Node() as client:
+        with socket.socket() as probe:
+            probe.bind((V4, 0))
+            port = probe.getsockname()[1]
+        task = asyncio.create_task(server.listen(V4, port))
+        await asyncio.sleep(0)
+        assert not task.done()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert server.port is None
+        assert await server.listen(V4, port) == port
+        assert (await client.connect(V4, port)).active
+
+
+@asynchronous
 async def test_a_taken_port_and_a_single_address() -> None:
     async with Node() as first, Node() as second:
         port = await first.listen(V6, 0)

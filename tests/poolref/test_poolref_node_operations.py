@@ -319,6 +319,32 @@ async def test_a_challenge_tells_who_has_the_keys(monkeypatch: pytest.MonkeyPatc
         assert (await failure(ours.challenge())).errno == errno.ENOTCONN
 
 
+@pytest.mark.parametrize("operation", ["rekey", "challenge", "probe_mtu", "request_journal", "wait_closed"])
+@asynchronous
+async def test_a_cancelled_operation_leaves_a_session_that_works(
+    operation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with listening() as (server, client, port):
+        ours, theirs = await connected(server, client, port)
+        with monkeypatch.context() as patch:
+            received: list[bytes] = []
+            patch.setattr(ours.link, "data_received", received.append)
+            task = asyncio.create_task(getattr(ours, operation)())
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert not ours._expecting
+        assert not ours._watchers
+        assert not ours._receivers
+        for data in received:
+            ours.link.data_received(data)
+        assert await ours.rekey() >= 1
+        assert await ours.challenge()
+        await ours.send(b"still there")
+        assert await theirs.recv() == b"still there"
+
+
 # -- path and peers --------------------------------------------------------------------------------
 
 
