@@ -139,8 +139,8 @@ class Vigil(Part):
         self._work(now)
 
     def acknowledged(self, header: Header, now: int) -> None:
-        """The answer is due within 5 s of the challenge's ack (INT-01); over raw a lost one comes again, later
-        than that (E-93).
+        """The answer is due within 5 s of the challenge's ack (INT-01); over raw a lost one comes again, and
+        later than that (E-93).
         """
         waiting = None if self.session.reliable else self._open
         if waiting is not None and not waiting.acknowledged and header.ack >= waiting.seq:
