@@ -125,7 +125,8 @@ Feature: Replacing a session's keys
     And a scripted client has a session with the device
     When the scripted client proposes new keys
     Then the device accepts them under the old keys
-    And the device closes the session with code 0x07 after 60 s
+    When the scripted client reads with the new keys and sends nothing
+    Then the device closes the session with code 0x07 after 60 s
 
   @req.RK-03
   Scenario Outline: proposals cross and the scripted client's key is <order>

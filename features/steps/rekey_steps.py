@@ -163,6 +163,7 @@ def accepts(context):
 
 
 @when("the scripted client changes to the new keys")
+@when("the scripted client reads with the new keys and sends nothing")
 def changes(context):
     context.rekey.switch()
     log(context, context.rekey.new)
