@@ -315,6 +315,17 @@ async def test_the_65th_session() -> None:
         assert (await other.connect(V4, port)).active
 
 
+@asynchronous
+async def test_tcp_looks_for_a_dead_peer_with_keepalive_60_10_3() -> None:
+    async with listening() as (server, client, port):
+        for session in await connected(server, client, port):
+            transport = session.link._transport  # type: ignore[attr-defined]
+            sock = transport.get_extra_info("socket")
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            assert [sock.getsockopt(socket.IPPROTO_TCP, option) for option in options] == [60, 10, 3]
+
+
 # -- attempts that fail ----------------------------------------------------------------------------
 
 
@@ -364,6 +375,20 @@ async def test_what_a_server_may_answer(answer: bytes, number: int) -> None:
         await hung_up.acquire()
         assert client.sessions() == []
         assert client._parts.core.slots.free == MAX_SESSIONS
+
+
+@asynchronous
+async def test_a_session_id_in_use_with_that_peer_is_refused() -> None:
+    too_difficult = b"\x09" + bytes(64) + b"\x19" + bytes(32)  # what is noticed after the session id
+    async with listening() as (server, client, port):
+        for host, number in ((V6, errno.ERANGE), (V4, errno.EBADMSG)):
+            session, _ = await connected(server, client, port, host)
+            answer = wire.build(Type.CHALLENGE, too_difficult, session_id=session.info().session_id)
+            async with fake_server(answer) as (fake_port, hung_up):
+                with pytest.raises(OSError) as error:
+                    await client.connect(V4, fake_port)
+                assert error.value.errno == number
+                await hung_up.acquire()
 
 
 @asynchronous
