@@ -107,6 +107,9 @@ class Session(Operations):
         Waits while the transport or the session takes no more; cancelled meanwhile, it has sent nothing.
         Returning says that the message is on its way, not that it arrived.
         """
+        if self.link.spent:  # a transport that takes everything would never let anybody else run
+            self.link.spent = False
+            await asyncio.sleep(0)
         while (self.link.full or not self.core.writable) and self.core.active:
             await self._woken(self._senders)
         self.core.send(data, self._clock(), channel)

@@ -137,6 +137,45 @@ async def test_a_turn_gathers_no_more_than_a_burst(monkeypatch: pytest.MonkeyPat
 
 
 @asynchronous
+async def test_a_sender_lets_others_run_though_the_transport_takes_everything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with listening() as (server, client, port):
+        ours, _theirs = await connected(server, client, port)
+        monkeypatch.setattr(ours.link._transport, "write", lambda data: None)
+        done = False
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while not done:
+                turns += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count())
+        for _ in range(1000):
+            await ours.send(b"x" * 1000)
+        done = True
+        await counting
+        assert turns >= 1000 * 1000 // link._BURST - 1
+
+
+async def send_much(session: Session) -> None:
+    for _ in range(1000):
+        await session.send(b"x" * 60000)
+
+
+@asynchronous
+async def test_a_sender_learns_that_the_connection_is_gone() -> None:
+    async with listening() as (server, client, port):
+        ours, theirs = await connected(server, client, port)
+        theirs.link.abort()
+        with pytest.raises(LocalError) as error:
+            await send_much(ours)
+        assert error.value.errno == errno.ENOTCONN
+
+
+@asynchronous
 async def test_sending_waits_while_the_session_holds_packets_back(monkeypatch: pytest.MonkeyPatch) -> None:
     async with listening() as (server, client, port):
         ours, theirs = await connected(server, client, port)

@@ -47,6 +47,8 @@ class BaseLink(ABC):
         self._timer: asyncio.TimerHandle | None = None
         self._soon: asyncio.Handle | None = None
         self._burst = 0  # bytes of messages since the last flush
+        self.spent = False
+        """So much was sent in this turn of the loop that others are to have one before more is."""
 
     @property
     @abstractmethod
@@ -69,6 +71,7 @@ class BaseLink(ABC):
         """
         self._burst += size
         if self._burst >= _BURST:
+            self.spent = True
             self.flush()
         elif self._soon is None:
             self._soon = self._loop.call_soon(self.flush)
