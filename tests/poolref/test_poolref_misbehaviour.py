@@ -305,7 +305,11 @@ def test_the_reaction_is_the_same_for_other_values(text: str) -> None:
     switch, _values = parse(text)
     for role in switch.roles:
         reaction = switch.expected(role)
-        check(run(switch, role, told(text, reaction), reaction, 70), reaction)
+        encounter = run(switch, role, told(text, reaction), reaction, 70)
+        check(encounter, reaction)
+        if switch.phase in (Phase.CONFIG, Phase.EXCHANGE, Phase.ANNOUNCE, Phase.REKEY):
+            look, expected = AFTERMATH.get(switch.name, (lambda encounter: None, None))
+            assert look(encounter) == expected
 
 
 # -- closure ---------------------------------------------------------------------------------------
