@@ -29,7 +29,8 @@ CMDLINE = (
 
 
 def qemu(job: dict[str, object], image: dict[str, str]) -> list[str]:
-    command = ["qemu-system-x86_64", "-M", "q35", "-accel", "tcg", "-cpu", "max,-erms,-fsrm,-cx16", "-m", "384"]
+    command = ["qemu-system-x86_64", "-M", "q35", "-accel", "tcg", "-cpu", "max,-erms,-fsrm,-cx16"]
+    command += ["-m", "384"]
     command += ["-nodefaults", "-nographic", "-no-reboot", "-serial", "stdio", "-device", "pvpanic-pci"]
     command += ["-kernel", image["vmlinux"], "-initrd", image["initramfs"]]
     command += ["-append", f"{CMDLINE} {job['cmdline']}"]

@@ -226,7 +226,7 @@ def cpu_xml(model: str, kvm: bool) -> str:
     """The <cpu> element for QEMU's `MODEL,-feature,+feature`; `max` and `host` are libvirt's modes."""
     name, *features = model.split(",")
     if not all(_FEATURE.match(word) for word in (name, *features)):
-        raise HarnessError(f"not a CPU model: {model!r}", hint='for example "max,-erms,-fsrm,-cx16" or "qemu64"')
+        raise HarnessError(f"not a CPU model: {model!r}", hint='for example "max,-cx16" or "qemu64,-cx16"')
     children = "".join(
         f"<feature policy='{'disable' if word.startswith('-') else 'force'}' name='{word.lstrip('+-')}'/>"
         for word in features
