@@ -310,6 +310,7 @@ class Talk(RuleBasedStateMachine):
     @rule(back=st.booleans(), picks=st.lists(st.integers(1, 30), min_size=1, max_size=8))
     def replay(self, back: bool, picks: list[int]) -> None:
         """Packets seen before come again, at their receiver or at their sender: that changes nothing."""
+        self.net.run(2 * LATENCY)  # before it has arrived the first time it would not come again
         for pick in picks:
             sender, packet = self.seen[-min(pick, len(self.seen))]
             self.net.inject(sender if back else other(sender), packet)
