@@ -34,6 +34,7 @@ from poolref.wire import Challenge
 
 HERE, THERE = "127.0.0.1", "127.0.0.2"
 ANSWER_S = 20.0
+PROTOCOL = 253  # as section 4 says, whatever the reference does
 
 
 class Capture:
@@ -65,7 +66,7 @@ class Capture:
                 frame, address = self._socket.recvfrom(65535)
             except BlockingIOError:
                 return
-            if address[2] == socket.PACKET_OUTGOING or frame[9] != constants.RAW_PROTOCOL:
+            if address[2] == socket.PACKET_OUTGOING or frame[9] != PROTOCOL:
                 continue
             total, fragment = struct.unpack_from(">H2xH", frame, 2)
             assert total == len(frame)
@@ -83,7 +84,7 @@ class Stranger:
     """
 
     def __init__(self, answer: Callable[[bytes], list[bytes]]) -> None:
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_RAW, constants.RAW_PROTOCOL)
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_RAW, PROTOCOL)
         self._socket.bind((THERE, 0))
         self._socket.setblocking(False)
         self._answer = answer

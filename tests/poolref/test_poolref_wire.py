@@ -121,7 +121,15 @@ def test_parse_reads_or_refuses_any_bytes(packet: bytes) -> None:
     except DecodeError:
         assert len(packet) < 80 or len(packet) != 80 + int.from_bytes(packet[44:46], "big")
     else:
+        assert len(packet) == 80 + header.payload_len
         assert header.pack() == packet[:80]
+
+
+@pytest.mark.parametrize("more", [-1, 1, 80])
+def test_a_packet_has_exactly_the_bytes_that_its_header_says(more: int) -> None:
+    packet = wire.build(Type.DATA, bytes(100))
+    with pytest.raises(DecodeError):
+        wire.parse((packet + bytes(80))[: len(packet) + more])
 
 
 @pytest.mark.parametrize("size", [0, 1, 79])
