@@ -7,6 +7,7 @@
 #      TAGS=EXPR ONLY=TEXT    select scenarios    SEED=N   repeat a run    OFFLINE=1   touch no network
 # make test                   the fast suite     make lint   ruff, mypy, import rules
 # make coverage               the fast suite with the reference's branch coverage
+# make mutants                break the reference on purpose, once for each requirement at least: who notices?
 # make test-vm                the tests that boot virtual machines (the lab, images, broken devices): minutes
 # make bench                  benchmarks: the reference against bare loops and aioquic, the lab's times
 #      BENCH='node idle'      only some of: reference node idle lab
@@ -16,7 +17,7 @@
 VENV := .venv/bin
 export DEVICE POOL_SRC POOL_KO KERNEL KERNEL_IMAGE KERNEL_BUILD KERNEL_CMDLINE TAGS ONLY SEED OFFLINE REPORT_DIR
 
-.PHONY: conformance test coverage test-vm lint prefetch bench scapy clean
+.PHONY: conformance test coverage mutants test-vm lint prefetch bench scapy clean
 conformance:
 	@harness/bootstrap.sh $(if $(filter reference,$(DEVICE)),reference,conformance)
 	@$(VENV)/poolproof conformance
@@ -28,6 +29,10 @@ test:
 coverage:
 	@harness/bootstrap.sh test
 	@$(VENV)/python -m pytest -n auto --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
+
+mutants:
+	@harness/bootstrap.sh test
+	@$(VENV)/python tests/mutants/run.py
 
 test-vm:
 	@harness/bootstrap.sh test
