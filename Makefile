@@ -12,12 +12,13 @@
 # make bench                  benchmarks: the reference against bare loops and aioquic, the lab's times
 #      BENCH='node idle'      only some of: reference node idle lab
 # make scapy                  scapy's shell with the POOL layers     KEYLOG=FILE   decrypt with a key log
+# make deb                    the Debian package of the module (DKMS) into build/deb
 # make prefetch               fetch and build all that an offline run needs
 
 VENV := .venv/bin
 export DEVICE POOL_SRC POOL_KO KERNEL KERNEL_IMAGE KERNEL_BUILD KERNEL_CMDLINE TAGS ONLY SEED OFFLINE REPORT_DIR
 
-.PHONY: conformance test coverage mutants test-vm lint prefetch bench scapy clean
+.PHONY: conformance test coverage mutants test-vm lint prefetch bench scapy deb clean
 conformance:
 	@harness/bootstrap.sh $(if $(filter reference,$(DEVICE)),reference,conformance)
 	@$(VENV)/poolproof conformance
@@ -37,6 +38,7 @@ mutants:
 test-vm:
 	@harness/bootstrap.sh test
 	@harness/bootstrap.sh conformance
+	@harness/bootstrap.sh deb
 	@$(VENV)/python -m pytest -m vm tests/vm
 
 lint:
@@ -54,9 +56,13 @@ bench:
 	@$(if $(filter lab,$(or $(BENCH),lab)),harness/bootstrap.sh conformance)
 	@$(VENV)/python -m bench $(BENCH)
 
+deb:
+	@harness/bootstrap.sh deb
+	@kernel/debian/build.sh build/deb
+
 scapy:
 	@harness/bootstrap.sh test
 	@$(VENV)/python -m scapy_pool $(if $(KEYLOG),--keylog '$(KEYLOG)')
 
 clean:
-	rm -rf reports/runs reports/latest .venv .venv.lock .mypy_cache .ruff_cache .pytest_cache
+	rm -rf build reports/runs reports/latest .venv .venv.lock .mypy_cache .ruff_cache .pytest_cache

@@ -1,11 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Bring a fresh Debian or Ubuntu machine to where a make target can run:
-#   bootstrap.sh test|reference|conformance|bench
+#   bootstrap.sh test|reference|conformance|bench|deb
 # Installs Debian packages (only as root; otherwise prints the command and stops) and the project's own .venv.
 set -eu
 cd "$(dirname "$0")/.."
-purpose=${1:?usage: bootstrap.sh test|reference|conformance|bench}
+purpose=${1:?usage: bootstrap.sh test|reference|conformance|bench|deb}
 python=/usr/bin/python3
 venv=.venv
 
@@ -33,6 +33,7 @@ $python -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
 # libvirt's Python binding comes from the distribution: it has to match the libvirt library.
 PYTHONPATH=harness $python -c \
     'import sys; from poolproof.image.hostsetup import main; sys.exit(main(sys.argv[1:]))' "$purpose"
+[ "$purpose" != deb ] || exit 0  # needs no Python environment
 
 stamp=$(cat pyproject.toml "$0" | sha256sum | cut -c1-16)
 case $purpose in

@@ -77,6 +77,15 @@ def sandbox_requirements() -> list[Requirement]:
     return [_program("ip", "iproute2"), _program("unshare", "util-linux"), _program("mount", "mount")]
 
 
+def package_requirements() -> list[Requirement]:
+    """What building the Debian package of the module needs."""
+    return [
+        _program("dpkg-buildpackage", "dpkg-dev"),
+        _program("dh", "debhelper"),
+        _program("dh_dkms", "dh-dkms"),
+    ]
+
+
 def missing(needed: Iterable[Requirement] | None = None) -> list[str]:
     """The packages that the host lacks, each once."""
     wanted = requirements() if needed is None else needed
@@ -168,9 +177,10 @@ def require_user_namespaces() -> None:
 
 
 def main(argv: list[str]) -> int:
-    """`hostsetup test|reference|conformance`: make sure that the host has what a make target needs."""
+    """`hostsetup test|reference|conformance|deb`: make sure that the host has what a make target needs."""
     try:
-        needed = requirements() if argv == ["conformance"] else sandbox_requirements()
+        purposes = {"conformance": requirements, "deb": package_requirements}
+        needed = purposes.get(" ".join(argv), sandbox_requirements)()
         offline = os.environ.get("OFFLINE") == "1"
         ensure(needed, offline=offline, progress=lambda text: print(f"poolproof: {text}", flush=True))
     except HarnessError as exc:
