@@ -115,7 +115,3 @@ class OneWaySession(Session):
         keys = super()._keys_of(header, packet)
         self.window = self._present if keys is self.keys or keys is None else self._past
         return keys
-
-    def _verified(self, header: Header, keys: Keys, now: int) -> None:
-        super()._verified(header, keys, now)
-        self.window = self._present

@@ -306,6 +306,20 @@ def test_a_replay_is_one_in_every_epoch(talk: Talk) -> None:
     assert talk.session.counters[DropReason.REPLAY] == 2
 
 
+def test_a_replay_under_old_keys_is_one_too(talk: Talk) -> None:
+    for number in range(1, 3):
+        talk.there.send(b"once")
+        packet = talk.there.output()
+        talk.here.receive_data(packet, talk.world.now)
+        assert talk.received() == [b"once"]
+        talk.session.rekeying.start(talk.world.now)
+        talk.here.receive_data(packet, talk.world.now)
+        assert talk.received() == []
+        assert talk.session.counters[DropReason.REPLAY] == number
+        talk.run()
+        carries(talk)
+
+
 @pytest.mark.parametrize("size", [0, 31, 33, 40])
 def test_a_rekey_of_another_size_changes_nothing(talk: Talk, size: int) -> None:
     talk.there.raw(old_peer.REKEY, bytes([9]) * size)
@@ -608,6 +622,15 @@ def test_a_connection_that_ends_leaves_no_keys_behind() -> None:
     served.server.lost(served.world.now)
     assert not keys.usable
     assert attendant._keys is None
+
+
+def test_an_established_session_keeps_its_keys() -> None:
+    served = Served()
+    served.server.receive_data(served.response(), served.world.now)
+    assert served.server.session is not None
+    attendant: Any = served.server.handshake._responder  # type: ignore[union-attr]
+    attendant.forget()
+    assert served.server.session.keys.usable
 
 
 def test_the_difficulty_rises_with_challenges_that_nobody_answers() -> None:

@@ -64,8 +64,8 @@ class Reference:
 class Old:
     """The old peer serving; it hangs up on what it does not understand, and reports after 5 s."""
 
-    def __init__(self, world: World, seed: int, digest: int | None) -> None:
-        self.world = world
+    def __init__(self, world: World, seed: int, digest: int | None, mtu: int = 1400) -> None:
+        self.world, self.mtu = world, mtu
         self.peer = OldPeer(
             client=False, random=random.Random(seed).randbytes, monotonic=lambda: world.now, digest=digest
         )
@@ -87,7 +87,7 @@ class Old:
     def tick(self) -> bytes:
         if self.due is not None and self.world.now >= self.due:
             self.due = self.world.now + 5 * SECOND
-            self.peer.heartbeat(mtu=1400, uptime=5 * SECOND)
+            self.peer.heartbeat(mtu=self.mtu, uptime=5 * SECOND)
         return self.peer.output()
 
 
@@ -159,6 +159,14 @@ def test_the_specification_is_found_in_one_attempt() -> None:
     }  # fmt: skip
 
 
+def test_an_mtu_that_reads_the_same_either_way() -> None:
+    """0x0303: then the uptime tells."""
+    world, seeds = World(), iter(range(10))
+    finding = search(world, lambda: Old(world, next(seeds), None, mtu=0x0303))
+    seen = {each.field: each.seen for each in finding.evidence}
+    assert seen["telemetry_order"] == "little"
+
+
 def test_an_address_speaks_against_who_has_none() -> None:
     finding = served(Settings(address=Address(1, 0, 0, 5).pack()))
     assert finding.dialect is SPEC
@@ -182,6 +190,8 @@ def test_the_old_peer_is_found(digest: int | None) -> None:
     seen = {each.field: each.seen for each in finding.evidence}
     assert (seen["min_difficulty"], seen["acked"], seen["probe_echo"]) == (8, "some", "whole")
     assert seen["telemetry_digest"] == (0 if digest is None else 4)
+    assert seen["handshake_ack"] == "any"
+    assert "handshake_ack" in {each.field for each in finding.contradicting(SPEC)}
     assert "WIRE-03" in finding.report()  # not known of this dialect
 
 
@@ -303,6 +313,16 @@ def test_no_more_than_three_attempts() -> None:
     finding = search(world, lambda: next(peers))
     assert finding.dialect is None
     assert finding.attempts == ATTEMPTS
+
+
+def test_three_attempts_are_all_however_many_dialects_there_are() -> None:
+    known = [replace(SPEC, name=f"dialect {number}", plain_seq=number) for number in range(5)]
+    world = World()
+    probe = DialectProbe(random.Random(1).randbytes, known)
+    while probe.finding is None:
+        run(probe.begin(world.wall, world.now), Saying(None), world)
+        probe.ended()
+    assert (probe.finding.dialect, probe.finding.attempts) == (None, ATTEMPTS)
 
 
 def test_every_known_dialect_can_be_found() -> None:
