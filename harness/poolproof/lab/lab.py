@@ -22,8 +22,8 @@ from poolproof.lab.guest import Guest, together
 from poolproof.lab.hypervisor import Hypervisor
 from poolproof.lab.machine import MANAGEMENT_IP4, Address, Machine
 
-# Without erms and fsrm, which TCG runs slowly, and without cx16: cmpxchg16b under QEMU 7.2's TCG leaves garbage
-# in the upper bits of RFLAGS, at which 6.12 dies at random in half its boots (0 of 20 without).
+# Without erms and fsrm, which TCG runs slowly, and without cx16: cmpxchg16b under QEMU 7.2's TCG leaves
+# garbage in the upper bits of RFLAGS, at which 6.12 dies at random in half its boots (0 of 20 without).
 DEFAULT_CPU = "max,-erms,-fsrm,-cx16"
 ADDRESSES = {"a": Address(2), "b": Address(3)}
 _BRIDGE = "mgmt0"
