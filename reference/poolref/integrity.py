@@ -97,7 +97,6 @@ class _Open:
     random: bytes
     seq: int
     answer_by: int
-    acknowledged: bool = False
 
 
 class Vigil(Part):
@@ -143,8 +142,7 @@ class Vigil(Part):
         later than that (E-93).
         """
         waiting = None if self.session.reliable else self._open
-        if waiting is not None and not waiting.acknowledged and header.ack >= waiting.seq:
-            waiting.acknowledged = True
+        if waiting is not None and header.ack >= waiting.seq:
             waiting.answer_by = min(waiting.answer_by, now + c.ANSWER_AFTER_ACK)
             self._follow()
 
@@ -306,10 +304,6 @@ class Vigil(Part):
         if self._open is not None:
             self._open.answer_by += duration
         self._follow()
-
-    def end(self, now: int) -> None:
-        super().end(now)
-        self._open = self._asked = None
 
     def _work(self, now: int) -> None:
         """Send what is due, unless packets pile up or are held: then a report would no longer be true by the

@@ -163,9 +163,7 @@ class Rekeying(Part):
         except DecodeError:
             return DropReason.MALFORMED
         receiver = self._proposed if payload.stage == PROPOSE else self._accepted
-        outcome = receiver(payload, now)
-        self._follow()
-        return outcome
+        return receiver(payload, now)
 
     def _proposed(self, payload: RekeyPayload, now: int) -> Outcome:
         session, own = self.session, self._own
@@ -190,7 +188,7 @@ class Rekeying(Part):
             session.state = State.ESTABLISHED
         self._wanted = False
         self._theirs = payload
-        self._deadline = now + c.REKEY_TIMEOUT
+        self._deadline = NEVER  # it is the proposer who waits for the accept
         self.holding = True
         return self._proceed(now)
 
@@ -204,11 +202,11 @@ class Rekeying(Part):
     def _proceed(self, now: int) -> Outcome:
         """Do what has to wait until nothing of this side's own is in flight (RK-02), if that is so."""
         self._retry_at = NEVER
-        if self.session.outstanding:
-            return Verdict.ACCEPTED
         outcome: Outcome = Verdict.ACCEPTED
         try:
-            if self._wanted:
+            if self.session.outstanding:
+                pass
+            elif self._wanted:
                 self._propose(now)
             elif self._theirs is not None:
                 self._accept(self._theirs, now)
@@ -362,7 +360,7 @@ class Rekeying(Part):
         if self._previous is not None:
             self._previous.erase()
             self._previous = None
-            self.overlapping = False
+            self.overlapping = self._next is not None
         self._lowest = self._forget_at = NEVER
 
     def fail(self, now: int) -> None:

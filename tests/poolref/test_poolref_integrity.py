@@ -294,17 +294,38 @@ def test_an_ack_late_in_the_60_s_does_not_lengthen_them(pair: Pair) -> None:
     assert accusations(pair.s) == ["a challenge was not answered"]
 
 
-def test_an_answer_may_wait_unread(pair: Pair) -> None:
+def unprompted() -> Pair:
+    """Nobody challenges but when told to."""
+    off = replace(EASY, integrity_s=0)
+    return World(server_settings=off, client_settings=off).pair()
+
+
+def test_an_answer_may_wait_unread() -> None:
     """DATA-04: this side does not read, so it cannot know."""
+    pair = unprompted()
     now = silent_peer(pair)
     pair.s.suspend(now + SECOND)
     pair.s.handle_timer(now + 80 * SECOND)
     assert accusations(pair.s) == []
     pair.s.resume(now + 81 * SECOND)
+    assert pair.s.vigil.due == now + 140 * SECOND
     pair.s.vigil.handle_timer(now + 140 * SECOND - 1)
     assert accusations(pair.s) == []
     pair.s.vigil.handle_timer(now + 140 * SECOND)
     assert accusations(pair.s) == ["a challenge was not answered"]
+
+
+def test_nothing_is_due_without_a_challenge() -> None:
+    pair = unprompted()
+    random = asked(pair)
+    assert pair.s.vigil.due == pair.world.now + 60 * SECOND
+    assert say(pair, answer(pair.c.keys, Role.CLIENT, random)) is Verdict.ACCEPTED
+    assert pair.s.vigil.due == 1 << 63
+    asked(pair)
+    pair.c.rekeying.start(pair.world.now)
+    pair.run()
+    assert pair.s.keys.epoch == 1
+    assert pair.s.vigil.due == 1 << 63
 
 
 def test_ones_own_challenge_comes_back(pair: Pair) -> None:
@@ -348,7 +369,8 @@ def test_a_flood_of_challenges_is_bounded_work(pair: Pair) -> None:
     assert outcomes.count(DropReason.INTEGRITY_LIMITED) == 984
     assert len(plaintexts(pair.s)) == 16
     pair.world.now += SECOND
-    assert say(pair, challenge(C)) is Verdict.ACCEPTED
+    outcomes = [say(pair, challenge(C)) for _ in range(20)]
+    assert outcomes == [Verdict.ACCEPTED] * 16 + [DropReason.INTEGRITY_LIMITED] * 4
     assert accusations(pair.s) == []
 
 

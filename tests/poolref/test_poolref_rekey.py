@@ -620,6 +620,18 @@ def test_another_proposal_in_the_same_epoch_is_malformed(pair: Pair) -> None:
     assert len(rekeys(pair.s)) == 1
 
 
+def test_what_was_accepted_in_an_earlier_epoch_is_malformed(pair: Pair) -> None:
+    pair.c.rekeying.start(pair.world.now)
+    proposal = pair.c.rekeying._own
+    assert proposal is not None
+    pair.run()
+    rekey(pair, "server")
+    assert pair.s.keys.epoch >= 1
+    rekey(pair, "server")
+    again = pair.c.protect(Type.REKEY, pair.world.now, proposal.payload.pack())
+    assert deliver(pair, again) is DropReason.MALFORMED
+
+
 @pytest.mark.parametrize("size", [0, 1, 39, 41])
 def test_a_wrong_size_is_malformed(pair: Pair, size: int) -> None:
     plaintext = RekeyPayload(1, PROPOSE, pubkey()).pack().ljust(41, b"\0")[:size]

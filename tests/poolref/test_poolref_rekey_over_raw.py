@@ -328,6 +328,45 @@ def test_the_lowest_new_seq_may_come_later() -> None:
     assert pair.s.receive_packet(between, pair.net.now) is DropReason.AUTH_FAIL
 
 
+def quiet_pair() -> RawPair:
+    """Nobody says anything by himself."""
+    pair = raw_pair(settle=3 * SECOND)
+    for session in (pair.c, pair.s):
+        for part in (session.heartbeats, session.discovery):
+            part.due = 1 << 62
+    return pair
+
+
+def test_the_old_keys_may_go_while_new_ones_wait_for_the_peer() -> None:
+    pair = quiet_pair()
+    start(pair, pair.c)
+    pair.run(2 * SECOND + 3 * LATENCY)
+    assert not pair.s.rekeying.underway
+    assert pair.c.rekeying.underway
+    start(pair, pair.s)
+    pair.run(3 * LATENCY)
+    settled_epochs = (pair.c.keys.epoch, pair.s.keys.epoch)
+    assert settled_epochs == (2, 2)
+
+
+def test_a_second_rekey_soon_after_the_first_keeps_its_own_old_keys() -> None:
+    """The first new-key packet that the client hears is already the proposal of the next epoch."""
+    pair = quiet_pair()
+    pair.net.fate = losing([3])  # the server's ACK
+    start(pair, pair.c)
+    pair.run(2 * SECOND + 3 * LATENCY)
+    first = Keys(bytes(pair.s.keys.shared))
+    seq = pair.s.next_seq
+    start(pair, pair.s)
+    pair.run(3 * LATENCY)
+    assert (pair.c.keys.epoch, pair.s.keys.epoch) == (2, 2)
+    late = first.packet(Type.ACK, 0, seq, pair.s.ack, pair.s.session_id, pair.net.now, 0, b"")
+    pair.run(2 * SECOND - 1)
+    assert pair.c.receive_packet(late, pair.net.now) is Verdict.ACCEPTED
+    pair.run(1)
+    assert pair.c.receive_packet(late, pair.net.now) is DropReason.AUTH_FAIL
+
+
 def test_the_accept_is_acknowledged_again_under_the_new_keys() -> None:
     pair = raw_pair(settle=2 * SECOND)
     start(pair, pair.c)
