@@ -282,6 +282,17 @@ def test_other_sessions_neither_confirm_nor_undo(pair: Pair) -> None:
     assert in_force(other) == OTHERS, "the configuration is the node's"
 
 
+def test_every_session_of_the_node_follows_at_once() -> None:
+    owner, other = two_pairs()
+    config(owner, first())
+    for session in (owner.s, other.s):
+        since = session.established_at
+        assert session.heartbeats.due == since + OTHERS.heartbeat_s * SECOND
+        assert session.rekeying.age.due == since + OTHERS.rekey_s * SECOND
+        assert session.mtu == OTHERS.mtu_max
+    assert owner.c.mtu == other.c.mtu == 1400, "other nodes do not"
+
+
 def test_whoever_finds_the_deadline_passed_the_owners_peer_is_told() -> None:
     owner, other = two_pairs(Settings())
     stirred: list[Session] = []

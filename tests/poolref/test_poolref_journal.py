@@ -105,9 +105,9 @@ def test_a_sync_that_is_cut_off_anywhere_does_not_decode() -> None:
 
 
 def test_a_detail_of_more_than_256_bytes_does_not_decode() -> None:
-    longest = Entry.after(ZERO_HASH, 1, 0, 0, 1, b"x" * JOURNAL_DETAIL)
+    longest = Entry.after(ZERO_HASH, 1, 0, 0, 1, b"x" * 256)
     assert Entry.unpack_from(longest.pack()) == longest
-    longer = Entry.after(ZERO_HASH, 1, 0, 0, 1, b"x" * (JOURNAL_DETAIL + 1))
+    longer = Entry.after(ZERO_HASH, 1, 0, 0, 1, b"x" * 257)
     with pytest.raises(DecodeError):
         Entry.unpack_from(longer.pack())
 
@@ -142,7 +142,7 @@ def test_a_detail_is_cut_to_256_bytes_between_characters(character: str, before:
     text = "-" * before + character * 300
     data = clipped(text)
     assert text.startswith(data.decode())
-    assert JOURNAL_DETAIL - len(character.encode()) < len(data) <= JOURNAL_DETAIL
+    assert 256 - len(character.encode()) < len(data) <= 256
 
 
 @given(st.text(max_size=400), st.integers(0, 300))
