@@ -81,6 +81,21 @@ Feature: Replacing a session's keys
     And the session still carries data both ways
     And the device has completed 1 rekey
 
+  @req.CLS-01 @req.RK-02
+  Scenario: a close waits for what a rekey holds back
+    Expected: a message that was sent before the close, and held, comes under the new keys; then the CLOSE.
+
+    Given the device listens as server
+    And a scripted client has a session with the device
+    When the device is told to rekey
+    Then the scripted client receives a proposal for epoch 1
+    When the device is given a message of 500 bytes
+    And the device begins to close the session
+    Then nothing but acknowledgements comes for 1 s
+    When the scripted client accepts the proposal
+    Then the scripted client receives that message under the new keys
+    And the scripted client receives an authentic CLOSE
+
   @req.RK-05
   Scenario: a repeated proposal that was accepted is ignored
     Given the device listens as server

@@ -93,6 +93,15 @@ int pool_conn_read_peer(struct pool_conn *c)
 	return 0;
 }
 
+char *pool_peer_str(char buf[POOL_PEER_STR], const struct pool_conn *c)
+{
+	if (ipv6_addr_v4mapped(&c->peer))
+		snprintf(buf, POOL_PEER_STR, "%pI4 %u", &c->peer.s6_addr32[3], c->peer_port);
+	else
+		snprintf(buf, POOL_PEER_STR, "%pI6c %u", &c->peer, c->peer_port);
+	return buf;
+}
+
 void pool_conn_tune(struct pool_conn *c)
 {
 	struct sock *sk = c->sock->sk;

@@ -104,6 +104,9 @@ static inline bool pool_conn_dead(const struct pool_conn *c)
 }
 
 int pool_conn_read_peer(struct pool_conn *c);
+/* "10.0.0.1 9253"; returns buf. */
+#define POOL_PEER_STR	64
+char *pool_peer_str(char buf[POOL_PEER_STR], const struct pool_conn *c);
 void pool_conn_tune(struct pool_conn *c);
 void pool_conn_attach(struct pool_conn *c);
 void pool_conn_kill(struct pool_conn *c);

@@ -83,6 +83,9 @@ void pool_conn_flush(struct pool_conn *c)
 			WRITE_ONCE(c->txq_bytes, c->txq_bytes - b->len);
 			kvfree(b);
 		}
+		/* The peer goes on reading what was sent before the end: give it the time (E-98). */
+		if (test_bit(POOL_CONN_FIN, &c->flags))
+			pool_conn_arm(c, POOL_LINGER_MS);
 	}
 	if (list_empty(&c->txq) && test_and_clear_bit(POOL_CONN_FIN, &c->flags))
 		kernel_sock_shutdown(c->sock, SHUT_WR);

@@ -8,10 +8,12 @@
 #include <net/net_namespace.h>
 #include <net/sock.h>
 #include <crypto/algapi.h>
+#include "attest.h"
 #include "compat.h"
 #include "conn.h"
 #include "connect.h"
 #include "counters.h"
+#include "journal.h"
 #include "params.h"
 #include "session.h"
 
@@ -112,7 +114,7 @@ static struct pool_hdr *await_type(struct pool_session *s, u8 wanted, unsigned l
 		c->rx_head += POOL_HDR_LEN + pool_hdr_payload_len(h);
 		type = pool_hdr_type(h);
 		if (pool_hdr_version(h) != POOL_VERSION) {
-			pool_count(version_mismatch);
+			pool_count_error(version_mismatch, POOL_CODE_VERSION_MISMATCH, c);
 			/* The answerer's own version, in an advisory CLOSE (WIRE-02). */
 			if (is_advisory(h) && *(const u8 *)(h + 1) == POOL_CODE_VERSION_MISMATCH)
 				return ERR_PTR(-EPROTONOSUPPORT);
@@ -168,12 +170,12 @@ static int await_challenge(struct pool_session *s, struct attempt *a)
 		return -ERANGE;
 	}
 	if (!memchr_inv(h->session_id, 0, POOL_ID_LEN) || pool_session_id_taken(h->session_id, &s->conn->peer)) {
-		pool_count(bad_session_id);
+		pool_count_error(bad_session_id, POOL_CODE_AUTH_FAIL, s->conn);
 		return -EBADMSG;
 	}
 	/* Before the search, which a bad key would waste (KEY-01). */
 	if (!pool_x25519(a->shared, a->private, challenge->server_pubkey)) {
-		pool_count(low_order_key);
+		pool_count_error(low_order_key, POOL_CODE_AUTH_FAIL, s->conn);
 		pr_info("pool: the peer's public key is of low order\n");
 		return -EBADMSG;
 	}
@@ -259,12 +261,12 @@ static int await_ack(struct pool_session *s)
 			continue;
 		}
 		if (!pool_keys_verify(&s->keys, h)) {
-			pool_count(auth_fail);
+			pool_count_error(auth_fail, POOL_CODE_AUTH_FAIL, s->conn);
 			return -EBADMSG;	/* HS-11 */
 		}
 		seq = be64_to_cpu(h->seq);
 		if (seq < POOL_SEQ_SERVER || seq >= POOL_SEQ_SERVER_END) {
-			pool_count(reflected);
+			pool_count_error(reflected, POOL_CODE_SEQ_INVALID, s->conn);
 			continue;
 		}
 		if (be64_to_cpu(h->ack) != s->tx_first) {
@@ -315,7 +317,10 @@ int pool_connect(const struct in6_addr *peer, u16 port)
 	struct socket *sock;
 	int err;
 
+	if (pool_compromised())
+		return -EKEYREJECTED;	/* ABI-12 */
 	if (pool_table_full()) {
+		pool_count_error(no_slot, POOL_CODE_OVERLOAD, NULL);
 		pr_info("pool: no slot for another session\n");
 		return -ENOSPC;
 	}

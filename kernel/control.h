@@ -5,7 +5,7 @@
 struct pool_session;
 struct pool_control_req;
 
-/* ABI-17: do what the request asks of the session; 0 or an error. */
+/* ABI-17: do what the request asks of the session; the request's result, or an error. */
 int pool_control(struct pool_session *s, const struct pool_control_req *req);
 
 #endif

@@ -177,6 +177,9 @@ static long do_close(void __user *arg)
 	s = get_active(index);
 	if (IS_ERR(s))
 		return PTR_ERR(s);
+	/* What a rekey holds back goes out first, if that ends soon (E-98). */
+	wait_event_interruptible_timeout(s->conn->tx_wait, !READ_ONCE(s->held_count) || READ_ONCE(s->ended),
+					 5 * HZ);
 	pool_session_end(s, POOL_CLOSE_EMPTY, "closed here");
 	pool_session_put(s);
 	return 0;
@@ -241,7 +244,10 @@ static long do_control(void __user *arg)
 		return PTR_ERR(s);
 	err = pool_control(s, &req);
 	pool_session_put(s);
-	return err;
+	if (err < 0)
+		return err;
+	req.result = err;
+	return copy_to_user(arg, &req, sizeof(req)) ? -EFAULT : 0;
 }
 
 static long pool_ioctl(struct file *file, unsigned int cmd, unsigned long arg)

@@ -5,6 +5,7 @@
 #include <linux/slab.h>
 #include "conn.h"
 #include "counters.h"
+#include "journal.h"
 #include "parts.h"
 #include "session.h"
 
@@ -63,7 +64,7 @@ static struct pool_reassembly *reassembly_start(struct pool_session *s, u32 msg_
 			r = &s->reassembly[i];
 	}
 	if (r->msg) {
-		pool_count(frag_evicted);
+		pool_count_error(frag_evicted, POOL_CODE_FRAG_TIMEOUT, s->conn);
 		reassembly_free(r);
 	}
 	r->msg = pool_message_alloc(total);
@@ -173,7 +174,7 @@ void pool_fragments_timer(struct pool_session *s, u64 now)
 		if (!r->msg)
 			continue;
 		if (now >= r->touched_ns + FRAG_TIMEOUT_NS) {
-			pool_count(frag_timeout);
+			pool_count_error(frag_timeout, POOL_CODE_FRAG_TIMEOUT, s->conn);
 			reassembly_free(r);
 		} else {
 			next = min(next, r->touched_ns + FRAG_TIMEOUT_NS);

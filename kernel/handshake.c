@@ -4,9 +4,11 @@
 #include <linux/net.h>
 #include <linux/slab.h>
 #include <crypto/algapi.h>
+#include "attest.h"
 #include "conn.h"
 #include "cookie.h"
 #include "counters.h"
+#include "journal.h"
 #include "params.h"
 #include "session.h"
 
@@ -28,7 +30,7 @@ static int refuse(struct pool_conn *c, u8 code)
 /* HS-10 */
 static void note_full(const struct pool_conn *c)
 {
-	pool_count(no_slot);
+	pool_count_error(no_slot, POOL_CODE_OVERLOAD, c);
 	net_info_ratelimited("pool: refusing %pI6c: all %d sessions are taken\n", &c->peer, POOL_MAX_SESSIONS);
 }
 
@@ -63,6 +65,9 @@ static int receive_init(struct pool_conn *c, const struct pool_hdr *h)
 		return refuse(c, POOL_CODE_OVERLOAD);
 	}
 
+	/* CAN-05 */
+	if (pool_compromised())
+		return refuse(c, POOL_CODE_OVERLOAD);
 	bind_peer(&peer, c, init->client_pubkey);
 	err = pool_cookie_issue(&cookie, &peer, secret);
 	if (err) {
@@ -102,43 +107,43 @@ static int verify_response(struct pool_conn *c, struct pool_hdr *h, struct pool_
 
 	bind_peer(&peer, c, response->client_pubkey);
 	if (!pool_cookie_check(cookie, &peer, secret)) {
-		pool_count(bad_session_id);
+		pool_count_error(bad_session_id, POOL_CODE_AUTH_FAIL, c);
 		goto out;
 	}
 	if (pool_cookie_stale(cookie)) {
-		pool_count(stale_response);
+		pool_count_error(stale_response, POOL_CODE_AUTH_FAIL, c);
 		goto out;
 	}
 	if (pool_response_used(h->session_id)) {
-		pool_count(replay_drops);
+		pool_count_error(replay_drops, POOL_CODE_SEQ_INVALID, c);
 		goto out;
 	}
 	pool_cookie_seed(seed, secret, h->session_id, &peer);
 	if (!pool_puzzle_solved(seed, response->solution, cookie->difficulty)) {
-		pool_count(bad_puzzle);
+		pool_count_error(bad_puzzle, POOL_CODE_AUTH_FAIL, c);
 		goto out;
 	}
 	if (pool_cookie_ephemeral(private, secret, h->session_id) ||
 	    !pool_x25519(shared, private, response->client_pubkey)) {
-		pool_count(low_order_key);
+		pool_count_error(low_order_key, POOL_CODE_AUTH_FAIL, c);
 		goto out;
 	}
 	pool_keys_derive(keys, shared);
 	if (!pool_keys_verify(keys, h)) {
-		pool_count(auth_fail);
+		pool_count_error(auth_fail, POOL_CODE_AUTH_FAIL, c);
 		goto out;
 	}
 	if (be64_to_cpu(h->seq) >= POOL_SEQ_CLIENT_END) {
-		pool_count(reflected);
+		pool_count_error(reflected, POOL_CODE_SEQ_INVALID, c);
 		goto out;
 	}
 	if (!pool_keys_open(keys, h, offsetof(struct pool_response, sealed_proof))) {
-		pool_count(decrypt_fail);
+		pool_count_error(decrypt_fail, POOL_CODE_DECRYPT_FAIL, c);
 		goto out;
 	}
 	pool_hmac(proof, shared, POOL_KEY_LEN, h->session_id, POOL_ID_LEN);	/* HS-08 */
 	if (crypto_memneq(proof, response->sealed_proof, sizeof(proof)))
-		pool_count(bad_proof);
+		pool_count_error(bad_proof, POOL_CODE_AUTH_FAIL, c);
 	else
 		err = 0;
 out:
@@ -193,11 +198,11 @@ static int receive_response(struct pool_conn *c, struct pool_hdr *h)
 		err = -ECONNABORTED;
 		goto out;
 	}
-	err = pool_session_insert(s, id);
+	err = pool_compromised() ? -ENOSPC : pool_session_insert(s, id);
 	if (err) {
 		pool_count(handshakes_failed);
 		if (err == -EEXIST)
-			pool_count(replay_drops);
+			pool_count_error(replay_drops, POOL_CODE_SEQ_INVALID, c);
 		if (err == -ENOSPC)
 			note_full(c);
 		pool_conn_send_advisory(c, err == -EEXIST ? POOL_CODE_AUTH_FAIL : POOL_CODE_OVERLOAD);
@@ -234,7 +239,7 @@ int pool_handshake_receive(struct pool_conn *c, struct pool_hdr *h)
 
 	if (pool_hdr_version(h) != POOL_VERSION) {
 		/* WIRE-02: only an INIT is answered. */
-		pool_count(version_mismatch);
+		pool_count_error(version_mismatch, POOL_CODE_VERSION_MISMATCH, c);
 		return type == POOL_INIT ? refuse(c, POOL_CODE_VERSION_MISMATCH) : POOL_RX_NEXT;
 	}
 	if (pool_header_malformed(h)) {

@@ -4,6 +4,7 @@
 #include <linux/net.h>
 #include <net/net_namespace.h>
 #include <net/sock.h>
+#include "announce.h"
 #include "compat.h"
 #include "conn.h"
 #include "counters.h"
@@ -176,6 +177,7 @@ int pool_listener_start(u16 port)
 	write_unlock_bh(&sock->sk->sk_callback_lock);
 	/* Whoever connected before the callback was there. */
 	queue_work(pool_wq, &accept_work);
+	pool_announce_start(port);
 	pr_info("pool: listening on port %u\n", port);
 out:
 	mutex_unlock(&pool_listener_lock);
@@ -198,6 +200,7 @@ void pool_listener_stop(void)
 	/* A callback may be past the point of being taken away: let it finish before the work is. */
 	synchronize_rcu();
 	cancel_work_sync(&accept_work);
+	pool_announce_stop();
 	sock_release(listen_sock);
 	listen_sock = NULL;
 	WRITE_ONCE(listen_port, 0);

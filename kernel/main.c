@@ -2,17 +2,23 @@
 #include <linux/module.h>
 #include <linux/rcupdate.h>
 #include "conn.h"
+#include "attest.h"
 #include "config.h"
 #include "cookie.h"
 #include "device.h"
 #include "faults.h"
+#include "journal.h"
 #include "params.h"
+#include "peers.h"
 #include "proc.h"
 #include "selftest.h"
 #include "session.h"
 
 static char *transport = "tcp";
 static uint version = POOL_VERSION;
+bool pool_remote_admin = true;
+uint pool_integrity_sec = 45;
+static char *peers = "";
 static uint difficulty = 16, heartbeat_sec = 5, rekey_packets = 1 << 28, rekey_sec = 3600;
 module_param(transport, charp, 0444);
 MODULE_PARM_DESC(transport, "transport of new sessions: tcp (raw and auto are not built yet)");
@@ -26,6 +32,12 @@ module_param(rekey_packets, uint, 0444);
 MODULE_PARM_DESC(rekey_packets, "packets after which a key is replaced, 1024-268435456");
 module_param(rekey_sec, uint, 0444);
 MODULE_PARM_DESC(rekey_sec, "seconds after which a key is replaced, 10-3600");
+module_param_named(integrity_sec, pool_integrity_sec, uint, 0444);
+MODULE_PARM_DESC(integrity_sec, "seconds between integrity challenges, 1-3600; 0: none");
+module_param(peers, charp, 0444);
+MODULE_PARM_DESC(peers, "peers always known: ip:port[:pubkey], an IPv6 address in brackets, separated by commas");
+module_param_named(remote_admin, pool_remote_admin, bool, 0444);
+MODULE_PARM_DESC(remote_admin, "may peers change the configuration and read the journal: Y or N");
 
 #ifdef POOL_FAULTS
 char pool_fault_wanted[32];
@@ -36,6 +48,12 @@ MODULE_PARM_DESC(fault, "make this fail, for tests: selftest:NAME, random, chrde
 struct workqueue_struct *pool_wq;
 u8 pool_node_pubkey[POOL_KEY_LEN];
 static u8 node_private[POOL_KEY_LEN];
+static u64 loaded_ns;
+
+u32 pool_uptime_sec(void)
+{
+	return div_u64(ktime_get_ns() - loaded_ns, NSEC_PER_SEC);
+}
 
 static int check_params(void)
 {
@@ -47,6 +65,7 @@ static int check_params(void)
 		.mtu_min = POOL_MTU_LEAST,
 		.mtu_max = POOL_MTU_MOST,
 	};
+	const char *wrong;
 
 	if (!strcmp(transport, "raw") || !strcmp(transport, "auto")) {
 		pr_err("pool: transport=%s is not built yet, only tcp is\n", transport);
@@ -64,10 +83,17 @@ static int check_params(void)
 		pr_err("pool: version must be 1 or 2\n");
 		return -EINVAL;
 	}
-	if (!pool_params_valid(&params))
+	wrong = pool_params_wrong(&params);
+	if (wrong) {
+		pr_err("pool: %s is out of range\n", wrong);
 		return -EINVAL;
+	}
+	if (pool_integrity_sec > 3600) {
+		pr_err("pool: integrity_sec is out of range\n");
+		return -EINVAL;
+	}
 	pool_config_init(&params);
-	return 0;
+	return pool_peers_parse(peers);
 }
 
 static int make_node_key(void)
@@ -85,6 +111,8 @@ static int __init pool_module_init(void)
 
 	if (err)
 		return err;
+	loaded_ns = ktime_get_ns();
+	pool_attest_init();
 	err = pool_selftest();
 	if (err)
 		return err;
@@ -95,10 +123,13 @@ static int __init pool_module_init(void)
 		pr_err("pool: no random bytes (%d)\n", err);
 		goto wipe;
 	}
+	err = pool_journal_init();
+	if (err)
+		goto wipe;
 	pool_wq = alloc_workqueue("pool", WQ_UNBOUND, 0);
 	if (!pool_wq) {
 		err = -ENOMEM;
-		goto wipe;
+		goto journal;
 	}
 	err = pool_proc_init();
 	if (err) {
@@ -111,6 +142,7 @@ static int __init pool_module_init(void)
 		goto proc;
 	}
 	pool_cookie_start();
+	pool_attest_start();
 	pr_info("pool: version %s loaded, protocol %d, transport tcp\n", THIS_MODULE->version, POOL_VERSION);
 	return 0;
 
@@ -118,6 +150,8 @@ proc:
 	pool_proc_exit();
 workqueue:
 	destroy_workqueue(pool_wq);
+journal:
+	pool_journal_exit();
 wipe:
 	pool_cookie_exit();
 	memzero_explicit(node_private, sizeof(node_private));
@@ -129,6 +163,7 @@ static void __exit pool_module_exit(void)
 	pool_device_exit();
 	pool_proc_exit();
 	pool_conns_stop_receiving();
+	pool_attest_stop();
 	pool_listener_stop();
 	pool_sessions_shutdown();
 	pool_conns_shutdown();
@@ -136,6 +171,7 @@ static void __exit pool_module_exit(void)
 	pool_conns_await_freed();
 	destroy_workqueue(pool_wq);
 	pool_table_wipe();
+	pool_journal_exit();
 	memzero_explicit(node_private, sizeof(node_private));
 	/* Socket callbacks run under RCU: none is on its way into our text after this. */
 	synchronize_rcu();

@@ -3,7 +3,6 @@
 #include <linux/jiffies.h>
 #include "conn.h"
 #include "parts.h"
-#include "rekey.h"
 #include "session.h"
 
 /* receive_driven: waits for something from the peer, so it stands still while nothing is read (DATA-04). */
@@ -15,6 +14,11 @@ static const struct {
 	[POOL_PART_SILENCE]   = { pool_silence_timer, true },
 	[POOL_PART_FRAGMENTS] = { pool_fragments_timer, true },
 	[POOL_PART_REKEY]     = { pool_rekey_timer, true },
+	[POOL_PART_CONFIG]    = { pool_configure_timer, false },
+	[POOL_PART_REPLICA]   = { pool_replica_timer, false },
+	[POOL_PART_MTU]       = { pool_mtu_timer, true },
+	[POOL_PART_EXCHANGE]  = { pool_exchange_timer, false },
+	[POOL_PART_VIGIL]     = { pool_vigil_timer, true },
 };
 
 static void arm(struct pool_session *s, unsigned long delay)
@@ -58,6 +62,7 @@ void pool_parts_postpone(struct pool_session *s, u64 ns)
 	s->last_rx_ns += ns;
 	pool_fragments_postpone(s, ns);
 	pool_rekey_postpone(s, ns);
+	pool_vigil_postpone(s, ns);
 	/* Somebody may have become due while it stood still. */
 	pool_part_kick(s, POOL_PART_SILENCE);
 }

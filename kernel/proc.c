@@ -3,10 +3,13 @@
 #include <linux/proc_fs.h>
 #include <linux/seq_file.h>
 #include <net/ipv6.h>
+#include "attest.h"
 #include "conn.h"
 #include "counters.h"
 #include "faults.h"
+#include "journal.h"
 #include "params.h"
+#include "peers.h"
 #include "proc.h"
 #include "session.h"
 
@@ -35,13 +38,17 @@ static void each_session(struct seq_file *m, void (*show)(struct seq_file *m, st
 static int status_show(struct seq_file *m, void *v)
 {
 	u16 port = pool_listener_port();
+	struct pool_config_ref ref;
+	bool tentative;
 
 	seq_printf(m, "POOL Protocol v%d\n", POOL_VERSION);
 	seq_printf(m, "Status: %s\n", port ? "listening" : "idle");
 	seq_printf(m, "Listen port: %u\n", port);
 	seq_printf(m, "Active sessions: %u / %d\n", pool_table_count(), POOL_MAX_SESSIONS);
 	seq_printf(m, "Node pubkey: %*phN\n", (int)sizeof(pool_node_pubkey), pool_node_pubkey);
-	seq_puts(m, "Journal entries: 0\n");
+	seq_printf(m, "Journal entries: %u\n", pool_journal_entries());
+	ref = pool_config_current(&tentative);
+	seq_printf(m, "Configuration: %u%s\n", ref.version, tentative ? " (tentative)" : "");
 	return 0;
 }
 
@@ -87,7 +94,8 @@ static void details_line(struct seq_file *m, struct pool_session *s)
 		seq_puts(m, "none");
 	else
 		seq_printf(m, "%*pbl", POOL_CHANNELS, s->subscribed);
-	seq_puts(m, " untrusted=0\n");
+	seq_printf(m, " untrusted=%d proposal=%s replica=%llu\n", READ_ONCE(s->untrusted), pool_proposal_name(s),
+		   READ_ONCE(s->replica.next) - READ_ONCE(s->replica.first));
 }
 
 static int details_show(struct seq_file *m, void *v)
@@ -99,6 +107,24 @@ static int details_show(struct seq_file *m, void *v)
 static int counters_show(struct seq_file *m, void *v)
 {
 	pool_counters_show(m);
+	return 0;
+}
+
+static int peers_show(struct seq_file *m, void *v)
+{
+	pool_peers_show(m);
+	return 0;
+}
+
+static int integrity_show(struct seq_file *m, void *v)
+{
+	pool_integrity_show(m);
+	return 0;
+}
+
+static int attestation_show(struct seq_file *m, void *v)
+{
+	pool_attestation_show(m);
 	return 0;
 }
 
@@ -115,7 +141,11 @@ int pool_proc_init(void)
 	    proc_create_single("sessions", 0444, proc_dir, sessions_show) &&
 	    proc_create_single("telemetry", 0444, proc_dir, telemetry_show) &&
 	    proc_create_single("details", 0444, proc_dir, details_show) &&
-	    proc_create_single("counters", 0444, proc_dir, counters_show))
+	    proc_create_single("counters", 0444, proc_dir, counters_show) &&
+	    proc_create_single("peers", 0444, proc_dir, peers_show) &&
+	    proc_create_single("integrity", 0444, proc_dir, integrity_show) &&
+	    proc_create_single("attestation", 0444, proc_dir, attestation_show) &&
+	    proc_create_seq("journal", 0444, proc_dir, &pool_journal_seq))
 		return 0;
 	proc_remove(proc_dir);
 	return -ENOMEM;

@@ -2,6 +2,7 @@
 /* A session's packets, from the top to the bottom of SEAL-05. */
 #include "conn.h"
 #include "counters.h"
+#include "journal.h"
 #include "parts.h"
 #include "session.h"
 
@@ -83,15 +84,29 @@ static void act(struct pool_session *s, const struct pool_hdr *h, const u8 *plai
 	case POOL_HEARTBEAT:
 		pool_heartbeat_receive(s, plaintext, len);
 		break;
+	case POOL_CONFIG:
+		pool_config_receive(s, h, plaintext, len);
+		break;
+	case POOL_ROLLBACK:
+		pool_rollback_receive(s, h, len);
+		break;
+	case POOL_DISCOVER:
+		if (pool_hdr_flags(h) & POOL_F_TELEMETRY)
+			pool_exchange_receive(s, h, plaintext, len);
+		else
+			pool_mtu_receive(s, h, plaintext, len);
+		break;
+	case POOL_JOURNAL:
+		pool_replica_receive(s, h, plaintext, len);
+		break;
 	case POOL_REKEY:
 		pool_rekey_receive(s, h, plaintext, len, old_keys);
 		break;
 	case POOL_CLOSE:
 		receive_close(s, plaintext, len);
 		break;
-	default:
-		/* Legal, and nobody here to act on it yet. */
-		pool_count(not_implemented);
+	case POOL_INTEGRITY:
+		pool_vigil_receive(s, h, plaintext, len);
 		break;
 	}
 }
@@ -119,6 +134,31 @@ static void commit(struct pool_session *s, u64 seq)
 	s->last_rx_ns = ktime_get_ns();
 }
 
+/* An ACK that acknowledges something we sent. */
+static void acknowledged(struct pool_session *s, const struct pool_hdr *h, u64 ack)
+{
+	pool_rtt_acked(s, ack);
+	pool_configure_acked(s, h);
+	pool_vigil_acked(s, ack);
+}
+
+static bool answered_itself(u8 type)
+{
+	return type == POOL_CONFIG || type == POOL_ROLLBACK;
+}
+
+static void acknowledge(struct pool_session *s, u8 type, u16 flags)
+{
+	/* The answer to a probe is its ack (MTU-01). REQUIRE_ACK means nothing on an ACK; a CLOSE is not answered. */
+	bool never = answered_itself(type) || type == POOL_ACK || type == POOL_CLOSE ||
+		     (type == POOL_DISCOVER && !(flags & POOL_F_TELEMETRY));
+
+	if (type == POOL_HEARTBEAT)
+		pool_owe_ack(s, true);
+	else if ((flags & POOL_F_REQUIRE_ACK) && !never)
+		pool_owe_ack(s, false);
+}
+
 int pool_session_receive(struct pool_session *s, struct pool_hdr *h)
 {
 	u64 seq = be64_to_cpu(h->seq), ack = be64_to_cpu(h->ack);
@@ -132,7 +172,7 @@ int pool_session_receive(struct pool_session *s, struct pool_hdr *h)
 
 	lockdep_assert_held(&s->conn->rx_lock);
 	if (pool_hdr_version(h) != POOL_VERSION) {
-		pool_count(version_mismatch);
+		pool_count_error(version_mismatch, POOL_CODE_VERSION_MISMATCH, s->conn);
 		return POOL_RX_NEXT;
 	}
 	if (pool_header_malformed(h)) {
@@ -153,21 +193,21 @@ int pool_session_receive(struct pool_session *s, struct pool_hdr *h)
 	}
 	keys = keys_of(s, h);
 	if (!keys) {
-		pool_count(auth_fail);
+		pool_count_error(auth_fail, POOL_CODE_AUTH_FAIL, s->conn);
 		pool_session_end_locked(s, POOL_CODE_AUTH_FAIL, "a packet without a valid hmac");
 		return POOL_RX_STOP;
 	}
 	if (!in_peers_range(s, seq)) {
-		pool_count(reflected);
+		pool_count_error(reflected, POOL_CODE_SEQ_INVALID, s->conn);
 		return POOL_RX_NEXT;
 	}
 	if (!window_fresh(&s->window, seq)) {
-		pool_count(replay_drops);
+		pool_count_error(replay_drops, POOL_CODE_SEQ_INVALID, s->conn);
 		return POOL_RX_NEXT;
 	}
 	if (len) {
 		if (!pool_keys_open(keys, h, sealed_from)) {
-			pool_count(decrypt_fail);
+			pool_count_error(decrypt_fail, POOL_CODE_DECRYPT_FAIL, s->conn);
 			pool_session_end_locked(s, POOL_CODE_DECRYPT_FAIL, "a packet without a valid tag");
 			return POOL_RX_STOP;
 		}
@@ -175,24 +215,22 @@ int pool_session_receive(struct pool_session *s, struct pool_hdr *h)
 	}
 
 	commit(s, seq);
-	WRITE_ONCE(s->rx_ack, s->window.highest);
+	/* A CONFIG is decided on before anything acknowledges it (E-44). */
+	if (!answered_itself(type))
+		WRITE_ONCE(s->rx_ack, s->window.highest);
 	old_keys = keys != &s->keys;
 	if (!old_keys)
 		pool_rekey_verified(s);
-	if (s->state == POOL_ESTABLISHED && pool_rekey_wanted(s))
+	if (pool_rekey_wanted(s))
 		pool_part_kick(s, POOL_PART_REKEY);
 	if (ack < s->tx_first || ack >= READ_ONCE(s->tx_next))
 		pool_count(bad_ack);
 	else if (type == POOL_ACK)
-		pool_rtt_acked(s, ack);
-
-	/* REQUIRE_ACK means nothing on an ACK, and a CLOSE is never answered. */
-	if (type == POOL_HEARTBEAT)
-		pool_owe_ack(s, true);
-	else if ((flags & POOL_F_REQUIRE_ACK) && type != POOL_ACK && type != POOL_CLOSE)
-		pool_owe_ack(s, false);
+		acknowledged(s, h, ack);
+	acknowledge(s, type, flags);
 
 	if (pool_state_takes(s->state, type))
 		act(s, h, (const u8 *)(h + 1), len, old_keys);
+	WRITE_ONCE(s->rx_ack, s->window.highest);
 	return s->ended ? POOL_RX_STOP : POOL_RX_NEXT;
 }

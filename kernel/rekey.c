@@ -3,10 +3,14 @@
 #include "config.h"
 #include "conn.h"
 #include "counters.h"
+#include "journal.h"
 #include "rekey.h"
 #include "session.h"
 
 #define ANSWER_NS	(60ULL * NSEC_PER_SEC)	/* RK-04, RK-05 */
+
+#define OVERDUE_NS	(120ULL * NSEC_PER_SEC)	/* RK-05 */
+#define OVERDUE_PACKETS	(1 << 20)
 
 #define STAGE_PROPOSE	1
 #define STAGE_ACCEPT	2
@@ -18,9 +22,16 @@ static u64 packets_since(const struct pool_session *s)
 	return READ_ONCE(s->packets_sent) + READ_ONCE(s->packets_recv) - READ_ONCE(s->rekey.since_packets);
 }
 
-bool pool_rekey_wanted(const struct pool_session *s)
+static bool worn(const struct pool_session *s)
 {
 	return packets_since(s) >= pool_config_params().rekey_packets;
+}
+
+bool pool_rekey_wanted(const struct pool_session *s)
+{
+	if (READ_ONCE(s->rekey.overdue_ns))
+		return packets_since(s) >= READ_ONCE(s->rekey.overdue_packets);
+	return READ_ONCE(s->state) == POOL_ESTABLISHED && worn(s);
 }
 
 static void rekey_schedule(struct pool_session *s)
@@ -28,9 +39,11 @@ static void rekey_schedule(struct pool_session *s)
 	struct pool_rekey *r = &s->rekey;
 	u64 due;
 
-	if (s->state == POOL_REKEYING) {
+	if (s->state == POOL_REKEYING && !r->asked) {
 		due = r->proposed_ns + (r->repeats < ARRAY_SIZE(repeat_sec) ?
 					repeat_sec[r->repeats] * NSEC_PER_SEC : ANSWER_NS);
+	} else if (r->asked || r->overdue_ns) {
+		due = ktime_get_ns() + NSEC_PER_SEC;
 	} else {
 		due = r->since_ns + pool_config_params().rekey_sec * NSEC_PER_SEC;
 		if (r->old_valid)
@@ -74,6 +87,8 @@ int pool_rekey_propose(struct pool_session *s)
 		return -ENOTCONN;
 	if (s->state == POOL_REKEYING)
 		return -EALREADY;
+	if (r->old_valid)
+		return -EBUSY;		/* E-84 */
 	err = make_key(r->private, r->public);
 	if (err)
 		return err;
@@ -92,6 +107,7 @@ static void switch_keys(struct pool_session *s, const u8 fresh[POOL_KEY_LEN])
 {
 	struct pool_rekey *r = &s->rekey;
 	u8 ikm[2 * POOL_KEY_LEN];
+	char peer_name[POOL_PEER_STR];
 
 	lockdep_assert_held(&s->conn->rx_lock);
 	lockdep_assert_held(&s->conn->tx_lock);
@@ -104,12 +120,16 @@ static void switch_keys(struct pool_session *s, const u8 fresh[POOL_KEY_LEN])
 	pool_keys_derive(&s->keys, s->shared);
 	memzero_explicit(r->private, sizeof(r->private));
 	r->accepted_any = false;
+	r->asked = false;
+	WRITE_ONCE(r->overdue_ns, 0);
 	r->since_ns = ktime_get_ns();
 	r->unused_ns = r->since_ns;
 	WRITE_ONCE(r->since_packets, s->packets_sent + s->packets_recv);
 	WRITE_ONCE(r->epoch, r->epoch + 1);
 	WRITE_ONCE(r->count, r->count + 1);
 	WRITE_ONCE(s->state, POOL_ESTABLISHED);
+	pool_vigil_rekeyed(s);
+	pool_journal(POOL_CHANGE_REKEY, "%s epoch %u", pool_peer_str(peer_name, s->conn), r->epoch);
 	pool_send_held_locked(s);
 }
 
@@ -123,9 +143,15 @@ static void rekey_accept(struct pool_session *s, const u8 peer[POOL_KEY_LEN])
 	u8 private[POOL_KEY_LEN], public[POOL_KEY_LEN], fresh[POOL_KEY_LEN];
 	struct pool_rekey *r = &s->rekey;
 
-	if (make_key(private, public))
-		return;		/* it will be proposed again */
+	r->asked = make_key(private, public);
+	if (r->asked) {
+		/* Nothing changes; a second later there may be some (E-84). */
+		memmove(r->asked_public, peer, sizeof(r->asked_public));
+		rekey_schedule(s);
+		return;
+	}
 	if (!pool_x25519(fresh, private, peer)) {
+		pool_count_error(low_order_key, POOL_CODE_AUTH_FAIL, s->conn);
 		rekey_fail(s, "a rekey with a public key of low order");
 		goto out;
 	}
@@ -148,6 +174,7 @@ static void rekey_complete(struct pool_session *s, const u8 peer[POOL_KEY_LEN])
 	u8 fresh[POOL_KEY_LEN];
 
 	if (!pool_x25519(fresh, s->rekey.private, peer)) {
+		pool_count_error(low_order_key, POOL_CODE_AUTH_FAIL, s->conn);
 		rekey_fail(s, "a rekey with a public key of low order");
 		return;
 	}
@@ -189,6 +216,7 @@ void pool_rekey_receive(struct pool_session *s, const struct pool_hdr *h, const 
 		/* RK-03: the lower key wins. */
 		order = memcmp(r->public, w->pubkey, POOL_KEY_LEN);
 		if (!order) {
+			pool_count(malformed);
 			rekey_fail(s, "both ends proposed the same key");
 			return;
 		}
@@ -229,20 +257,36 @@ static void await_accept(struct pool_session *s, u64 now)
 	rekey_schedule(s);
 }
 
+/* The key has reached its limit: replace it, and end the session if nothing comes of that (RK-05, E-67). */
+static void replace_worn(struct pool_session *s, u64 now)
+{
+	struct pool_rekey *r = &s->rekey;
+
+	if (!r->overdue_ns) {
+		WRITE_ONCE(r->overdue_packets, packets_since(s) + OVERDUE_PACKETS);
+		WRITE_ONCE(r->overdue_ns, now);
+	}
+	pool_rekey_propose(s);
+	rekey_schedule(s);
+}
+
 void pool_rekey_timer(struct pool_session *s, u64 now)
 {
 	struct pool_rekey *r = &s->rekey;
 
-	if (s->state == POOL_REKEYING) {
+	if (r->overdue_ns && (now >= r->overdue_ns + OVERDUE_NS || packets_since(s) >= r->overdue_packets))
+		rekey_fail(s, "the key is past its limit");
+	else if (r->asked)
+		rekey_accept(s, r->asked_public);
+	else if (s->state == POOL_REKEYING)
 		await_accept(s, now);
-	} else if (r->old_valid && now >= r->unused_ns + ANSWER_NS) {
+	else if (r->old_valid && now >= r->unused_ns + ANSWER_NS)
 		rekey_fail(s, "the peer never used the new keys");
-	} else if (pool_rekey_wanted(s) || now >= r->since_ns + pool_config_params().rekey_sec * NSEC_PER_SEC) {
-		if (pool_rekey_propose(s))
-			pool_part_set(s, POOL_PART_REKEY, now + NSEC_PER_SEC);
-	} else {
+	else if (r->overdue_ns || worn(s) ||
+		 now >= r->since_ns + pool_config_params().rekey_sec * NSEC_PER_SEC)
+		replace_worn(s, now);
+	else
 		rekey_schedule(s);
-	}
 }
 
 void pool_rekey_postpone(struct pool_session *s, u64 ns)

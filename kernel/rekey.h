@@ -14,6 +14,13 @@ struct pool_rekey {
 	u64 since_ns;			/* the last switch */
 	u64 since_packets;
 
+	u64 overdue_ns;			/* the limit was noticed then; 0: not reached */
+	u64 overdue_packets;
+
+	/* The peer's proposal, while there are no random bytes to accept it with. */
+	bool asked;
+	u8 asked_public[POOL_KEY_LEN];
+
 	/* Our proposal, while REKEYING. */
 	u64 proposed_ns;
 	int repeats;
@@ -29,14 +36,14 @@ struct pool_rekey {
 };
 
 void pool_rekey_start(struct pool_session *s);
-/* Propose now. -EALREADY: one is under way. */
+/* Propose now. -EALREADY: one is under way; -EBUSY: the peer has not used the keys of the last one yet. */
 int pool_rekey_propose(struct pool_session *s);
 void pool_rekey_receive(struct pool_session *s, const struct pool_hdr *h, const u8 *plaintext, u32 len,
 			bool old_keys);
 void pool_rekey_timer(struct pool_session *s, u64 now);
 /* An authentic packet under the keys in force was committed. */
 void pool_rekey_verified(struct pool_session *s);
-/* So many packets were protected by the keys in force; tx_lock or rx_lock is held. */
+/* So many packets were protected by the keys in force that something is to be done about it. */
 bool pool_rekey_wanted(const struct pool_session *s);
 /* The peer could not be heard for so long (DATA-04). */
 void pool_rekey_postpone(struct pool_session *s, u64 ns);

@@ -6,6 +6,7 @@
 #include <linux/uaccess.h>
 #include "conn.h"
 #include "counters.h"
+#include "journal.h"
 #include "parts.h"
 #include "session.h"
 
@@ -31,7 +32,7 @@ static size_t message_size(const struct pool_message *msg)
 bool pool_rxq_full(struct pool_session *s)
 {
 	long most = (totalram_pages() << PAGE_SHIFT) / 8;
-	bool full, resumed;
+	bool full, paused, resumed;
 
 	lockdep_assert_held(&s->conn->rx_lock);
 	spin_lock(&s->q_lock);
@@ -39,12 +40,13 @@ bool pool_rxq_full(struct pool_session *s)
 	full = s->rxq_len >= POOL_RXQ_MESSAGES || s->rxq_bytes >= POOL_RXQ_BYTES ||
 	       (s->rxq_len && atomic_long_read(&queued_bytes) >= most);
 	resumed = !full && s->rx_paused;
-	if (full && !s->rx_paused) {
-		pool_count(overload);
+	paused = full && !s->rx_paused;
+	if (paused)
 		s->paused_ns = ktime_get_ns();
-	}
 	WRITE_ONCE(s->rx_paused, full);
 	spin_unlock(&s->q_lock);
+	if (paused)
+		pool_count_error(overload, POOL_CODE_OVERLOAD, s->conn);
 	if (resumed)
 		pool_parts_postpone(s, ktime_get_ns() - s->paused_ns);
 	return full;

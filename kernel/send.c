@@ -44,7 +44,7 @@ static void xmit_locked(struct pool_session *s, struct pool_txbuf *b)
 /* RK-02: may a packet of that type not go out now? */
 static bool held_back(const struct pool_session *s, u8 type)
 {
-	return s->state == POOL_REKEYING && type != POOL_REKEY && type != POOL_ACK && type != POOL_CLOSE;
+	return READ_ONCE(s->state) == POOL_REKEYING && type != POOL_REKEY && type != POOL_ACK && type != POOL_CLOSE;
 }
 
 /* Send it, or keep it behind those that already wait. */
@@ -168,6 +168,16 @@ int pool_send_control(struct pool_session *s, u8 type, u16 flags, enum pool_mark
 	err = pool_send_control_locked(s, type, flags, mark, plaintext, len);
 	mutex_unlock(&s->conn->tx_lock);
 	return err;
+}
+
+bool pool_send_flows(const struct pool_session *s)
+{
+	return !READ_ONCE(s->held_count) && !held_back(s, POOL_DATA) && !crowded(s);
+}
+
+int pool_send_flagged_ack(struct pool_session *s, u16 flags)
+{
+	return pool_send_control(s, POOL_ACK, flags, POOL_MARK_NONE, NULL, 0);
 }
 
 int pool_send_exact_ack(struct pool_session *s, u64 ack, u16 flags)
@@ -295,7 +305,7 @@ int pool_send_message(struct pool_session *s, u8 channel, const void __user *dat
 		pool_conn_flush(c);
 	}
 	mutex_unlock(&c->tx_lock);
-	if (pool_rekey_wanted(s) && READ_ONCE(s->state) == POOL_ESTABLISHED)
+	if (pool_rekey_wanted(s))
 		pool_part_kick(s, POOL_PART_REKEY);
 	if (err == -EOVERFLOW)
 		pool_session_end(s, POOL_CODE_SEQ_INVALID, "sequence numbers exhausted");

@@ -4,6 +4,7 @@
 #include <linux/slab.h>
 #include "conn.h"
 #include "counters.h"
+#include "journal.h"
 #include "parts.h"
 #include "session.h"
 
@@ -43,6 +44,7 @@ struct pool_session *pool_session_alloc(struct pool_conn *conn, enum pool_role r
 	spin_lock_init(&s->q_lock);
 	INIT_LIST_HEAD(&s->rxq);
 	INIT_LIST_HEAD(&s->held);
+	INIT_LIST_HEAD(&s->replica.subscriber);
 	pool_parts_init(s);
 	init_waitqueue_head(&s->rx_wait);
 	INIT_DELAYED_WORK(&s->ack_work, pool_ack_work);
@@ -57,6 +59,7 @@ static void session_free(struct kref *ref)
 
 	pool_fragments_purge(s);
 	pool_rxq_purge(s);
+	pool_replica_free(s);
 	pool_conn_put(s->conn);
 	kfree_sensitive(s);
 }
@@ -213,6 +216,8 @@ void pool_session_remove(struct pool_session *s)
 
 void pool_session_establish(struct pool_session *s)
 {
+	char peer[POOL_PEER_STR];
+
 	s->started_ns = ktime_get_ns();
 	WRITE_ONCE(s->rx_ack, s->window.highest);
 	mutex_lock(&s->conn->tx_lock);
@@ -221,11 +226,17 @@ void pool_session_establish(struct pool_session *s)
 	pool_count(handshakes_completed);
 	pool_telemetry_start(s);
 	pool_rekey_start(s);
+	pool_mtu_start(s);
+	pool_exchange_start(s);
+	pool_vigil_start(s);
+	pool_journal(POOL_CHANGE_CONNECT, "%s as %s", pool_peer_str(peer, s->conn),
+		     s->role == POOL_CLIENT ? "client" : "server");
 }
 
 void pool_session_end_locked(struct pool_session *s, int close, const char *why)
 {
 	struct pool_conn *c = s->conn;
+	char peer[POOL_PEER_STR];
 
 	lockdep_assert_held(&c->rx_lock);
 	mutex_lock(&c->tx_lock);
@@ -246,6 +257,11 @@ void pool_session_end_locked(struct pool_session *s, int close, const char *why)
 	net_info_ratelimited("pool: session %d with %pI6c ended: %s\n", s->index, &c->peer, why);
 	pool_session_disarm(s, &s->ack_work);
 	pool_session_disarm(s, &s->parts_work);
+	if (close > POOL_CLOSE_EMPTY)
+		pool_journal_error(close, c, why);
+	pool_journal(POOL_CHANGE_DISCONNECT, "%s %s", pool_peer_str(peer, c), why);
+	pool_configure_end(s);
+	pool_replica_end(s);
 	pool_fragments_purge(s);
 	wake_up_all(&s->rx_wait);
 	wake_up_all(&c->tx_wait);
@@ -270,6 +286,48 @@ void pool_session_end(struct pool_session *s, int close, const char *why)
 	mutex_lock(&s->conn->rx_lock);
 	pool_session_end_locked(s, close, why);
 	mutex_unlock(&s->conn->rx_lock);
+}
+
+void pool_session_alert(struct pool_session *s, const char *reason)
+{
+	char peer[POOL_PEER_STR];
+
+	lockdep_assert_held(&s->conn->rx_lock);
+	WRITE_ONCE(s->untrusted, true);
+	pool_journal(POOL_CHANGE_INTEGRITY, "%s %s", pool_peer_str(peer, s->conn), reason);
+	net_info_ratelimited("pool: session %d with %pI6c is untrusted: %s\n", s->index, &s->conn->peer, reason);
+}
+
+void pool_sessions_distrust(const char *reason)
+{
+	struct pool_session *s;
+	u32 i;
+
+	for (i = 0; i < POOL_MAX_SESSIONS; i++) {
+		s = pool_session_find(i);
+		if (!s)
+			continue;
+		mutex_lock(&s->conn->rx_lock);
+		if (!s->ended && s->state >= POOL_ESTABLISHED)
+			pool_session_alert(s, reason);
+		mutex_unlock(&s->conn->rx_lock);
+		pool_session_put(s);
+	}
+}
+
+void pool_sessions_reconfigure(void)
+{
+	int i;
+
+	mutex_lock(&table_lock);
+	for (i = 0; i < POOL_MAX_SESSIONS; i++) {
+		if (!table[i])
+			continue;
+		pool_part_kick(table[i], POOL_PART_HEARTBEAT);
+		pool_part_kick(table[i], POOL_PART_REKEY);
+		pool_part_kick(table[i], POOL_PART_MTU);
+	}
+	mutex_unlock(&table_lock);
 }
 
 void pool_session_release_slot(struct pool_session *s)

@@ -24,9 +24,11 @@
  *                       buffer, phase, replay window, reassembly, rekey; reading the
  *                       keys to open
  *   session->recv_lock  one reader at a time hands out messages
+ *   config mutex        changing the node's configuration (config.h)
  *   conn->tx_lock       sequence numbers, packets held back, the queue of packets to
  *                       send; reading the keys to seal. Sending never waits with it held.
  *   table lock          slots, used RESPONSEs
+ *   journal, peers      entries of the journal (journal.h), known peers (peers.h)
  *   session->q_lock     (spinlock) queue of received messages
  *   conn list lock      (spinlock) all connections, pending handshakes
  *   sk_callback_lock    a socket's callbacks and sk_user_data
@@ -44,9 +46,14 @@
 #include <linux/spinlock.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
+#include "configure.h"
+#include "exchange.h"
+#include "integrity.h"
 #include "keys.h"
+#include "mtu.h"
 #include "parts.h"
 #include "rekey.h"
+#include "replica.h"
 #include "states.h"
 #include "uapi/pool.h"
 
@@ -93,6 +100,7 @@ struct pool_finished {
 enum pool_mark {
 	POOL_MARK_NONE,
 	POOL_MARK_HEARTBEAT,
+	POOL_MARK_CHALLENGE,
 	POOL_MARKS
 };
 
@@ -136,6 +144,12 @@ struct pool_session {
 	struct pool_finished finished[POOL_FINISHED];	/* a ring */
 	int finished_next, finished_count;
 	struct pool_rekey rekey;
+	struct pool_configuring configuring;
+	struct pool_replica replica;
+	struct pool_mtu_search mtu_search;
+	struct pool_exchange exchange;
+	struct pool_vigil vigil;
+	bool untrusted;			/* for good */
 	u64 due[POOL_PARTS];
 	u64 parts_armed;		/* when parts_work is due */
 
@@ -189,10 +203,19 @@ void pool_session_establish(struct pool_session *s);
 void pool_session_end(struct pool_session *s, int close, const char *why);
 void pool_session_end_locked(struct pool_session *s, int close, const char *why);
 
+/* What the peer says cannot be true, and only an intruder explains it (E-53). rx_lock is held. */
+void pool_session_alert(struct pool_session *s, const char *reason);
+
 /* Give the slot back if the session has ended and everything is read. */
 void pool_session_release_slot(struct pool_session *s);
 
 void pool_session_info(struct pool_session *s, struct pool_session_info *info);
+
+/* Our own integrity is in doubt: no session is worth trust any more. */
+void pool_sessions_distrust(const char *reason);
+
+/* Other parameters are in force. */
+void pool_sessions_reconfigure(void);
 
 /* Refuse new sessions for good and end all with a CLOSE. */
 void pool_sessions_shutdown(void);
@@ -211,6 +234,9 @@ int pool_send_control_locked(struct pool_session *s, u8 type, u16 flags, enum po
 /* The ACK that is owed, if one is. */
 void pool_send_ack(struct pool_session *s);
 int pool_send_exact_ack(struct pool_session *s, u64 ack, u16 flags);
+int pool_send_flagged_ack(struct pool_session *s, u16 flags);
+/* Would a packet leave now, neither held nor behind too many others? */
+bool pool_send_flows(const struct pool_session *s);
 void pool_send_close_locked(struct pool_session *s, int close);
 void pool_send_held_locked(struct pool_session *s);
 void pool_drop_held_locked(struct pool_session *s);

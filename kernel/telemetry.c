@@ -29,6 +29,7 @@ void pool_session_telemetry(struct pool_session *s, struct pool_telemetry *t)
 	t->queue_depth = min_t(u32, READ_ONCE(s->rxq_len), U16_MAX);
 	t->uptime_ns = started ? ktime_get_ns() - started : 0;
 	t->rekey_count = READ_ONCE(s->rekey.count);
+	t->config_version = pool_config_version();
 }
 
 /* HB-01: the ACK that covers the heartbeat in flight. */

@@ -79,6 +79,7 @@ enum pool_code {
 	POOL_CODE_JOURNAL_FULL = 0x08,
 	POOL_CODE_OVERLOAD = 0x09,
 	POOL_CODE_VERSION_MISMATCH = 0x0A,
+	POOL_CODE_COUNT
 };
 
 struct pool_init {
@@ -138,6 +139,93 @@ struct pool_wire_rekey {
 	u8 pubkey[POOL_KEY_LEN];
 } __packed;
 static_assert(sizeof(struct pool_wire_rekey) == 40);
+
+struct pool_wire_params {
+	u8 difficulty;
+	u8 zero;
+	__be16 heartbeat_sec;
+	__be32 rekey_packets;
+	__be32 rekey_sec;
+	__be16 mtu_min;
+	__be16 mtu_max;
+} __packed;
+static_assert(sizeof(struct pool_wire_params) == 16);
+
+struct pool_wire_config {
+	__be32 version;
+	__be32 prev_version;
+	u8 config_hash[32];
+	u8 prev_hash[32];
+	__be64 timestamp;
+	__be64 deadline_ns;
+	struct pool_wire_params params;
+} __packed;
+static_assert(sizeof(struct pool_wire_config) == 104);
+
+/* A journal entry; its detail follows. */
+struct pool_wire_entry {
+	__be64 timestamp;
+	__be32 config_before;
+	__be32 config_after;
+	u8 change_hash[32];
+	__be16 change_type;
+	__be16 detail_length;
+} __packed;
+static_assert(sizeof(struct pool_wire_entry) == 52);
+#define POOL_DETAIL_MAX		256
+
+/* A JOURNAL packet; entries follow. */
+struct pool_wire_sync {
+	__be64 first_index;
+	u8 previous_hash[32];
+	__be16 count;
+} __packed;
+static_assert(sizeof(struct pool_wire_sync) == 42);
+
+/* One entry of an exchange. */
+struct pool_wire_told {
+	__be32 ip;
+	__be16 port;
+	u8 pubkey[POOL_KEY_LEN];
+} __packed;
+static_assert(sizeof(struct pool_wire_told) == 38);
+
+struct pool_wire_announce {
+	u8 node_pubkey[POOL_KEY_LEN];
+	u8 address[POOL_ADDR_LEN];
+	__be16 listen_port;
+	u8 version;
+	u8 flags;
+	__be32 sessions;
+	__be32 uptime_s;
+} __packed;
+static_assert(sizeof(struct pool_wire_announce) == 76);
+
+struct pool_wire_challenge {
+	u8 op;
+	u8 random[16];
+} __packed;
+static_assert(sizeof(struct pool_wire_challenge) == 17);
+
+struct pool_wire_answer {
+	u8 op;
+	u8 random[16];
+	u8 sealed[16 + POOL_TAG_LEN];
+	u8 mac[POOL_HMAC_LEN];
+} __packed;
+static_assert(sizeof(struct pool_wire_answer) == 81);
+
+struct pool_wire_report {
+	u8 op;
+	__be32 epoch;
+	__be64 seq_sent;
+	__be64 highest_received;
+	__be64 packets_sent;
+	__be64 packets_received;
+	__be32 config_version;
+	u8 journal_head[32];
+} __packed;
+static_assert(sizeof(struct pool_wire_report) == 73);
 
 #define POOL_MTU_LEAST	512
 #define POOL_MTU_MOST	1400

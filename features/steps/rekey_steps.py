@@ -224,6 +224,15 @@ def given_message(context, size):
     stage.roles["server"].send(stage.index_of(stage.sessions[-1]), context.message)
 
 
+@when("the device begins to close the session")
+def begins_to_close(context):
+    stage = context.stage
+    index = stage.index_of(stage.sessions[-1])
+    thread = threading.Thread(target=stage.roles["server"].close_session, args=(index,))
+    thread.start()
+    context.add_cleanup(thread.join, 30)
+
+
 @then("nothing but acknowledgements comes for {seconds:d} s")
 def only_acks(context, seconds):
     session = context.stage.sessions[-1]

@@ -78,7 +78,7 @@ struct pool_channel_req {
 
 /* What a session does by itself, done now; this project's extension. */
 #define POOL_CONTROL_REKEY	1
-#define POOL_CONTROL_PROPOSE	2	/* data: struct pool_proposal */
+#define POOL_CONTROL_PROPOSE	2	/* data: struct pool_proposal; result: the version proposed */
 #define POOL_CONTROL_CONFIRM	3
 #define POOL_CONTROL_ROLLBACK	4
 #define POOL_CONTROL_JOURNAL	5
@@ -86,12 +86,23 @@ struct pool_channel_req {
 #define POOL_CONTROL_CHALLENGE	7
 #define POOL_CONTROL_PROBE	8
 
+struct pool_proposal {
+	__u8 difficulty;
+	__u8 zero;
+	__u16 heartbeat_sec;
+	__u32 rekey_packets;
+	__u32 rekey_sec;
+	__u16 mtu_min;
+	__u16 mtu_max;
+	__aligned_u64 deadline_ns;	/* the peer goes back to what it had unless confirmed so soon */
+};
+
 struct pool_control_req {
 	__u32 session_idx;
 	__u8 op;
 	__u8 reserved[3];
 	__u32 len;		/* bytes at data_ptr */
-	__s32 result;		/* out: 0, or a negative errno of what was begun */
+	__s32 result;		/* out */
 	__aligned_u64 data_ptr;
 };
 

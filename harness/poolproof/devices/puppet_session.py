@@ -24,6 +24,8 @@ class Session:
         self.session_id = session_id
         self.role = role
         self.seq = seq
+        self.first_seq = seq - 1
+        """The handshake's."""
         self.first_peer_seq = peer_seq
         self.highest = peer_seq
         self.last_sent = b""
