@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import io
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from poolref.tools import kernel_abi
+from poolref.tools import kernel_abi, poolctl
 from poolref.tools.kernel_abi import PoolDevice
+
+Run = Callable[..., tuple[int, bytes, bytes]]
 
 
 class Module:
@@ -216,3 +219,64 @@ def test_counters(device: PoolDevice, tmp_path: Path) -> None:
     (tmp_path / "counters").unlink()
     with pytest.raises(FileNotFoundError):
         device.counters()
+
+
+class TestPoolctl:
+    """The command over such a device."""
+
+    @pytest.fixture
+    def run(
+        self, monkeypatch: pytest.MonkeyPatch, module: Module, capfdbinary: pytest.CaptureFixture[bytes]
+    ) -> Run:
+        monkeypatch.setattr(kernel_abi.fcntl, "ioctl", module.ioctl)
+
+        def run(*arguments: str) -> tuple[int, bytes, bytes]:
+            status = poolctl.main(["--device", os.devnull, *arguments])
+            printed = capfdbinary.readouterr()
+            return status, printed.out, printed.err
+
+        return run
+
+    def test_listen_and_stop(self, run: Run) -> None:
+        assert run("listen", "4711") == (0, b"listening on port 4711\n", b"")
+        assert run("stop") == (0, b"stopped listening\n", b"")
+        assert run("--json", "listen") == (0, b'{"port": 9253}\n', b"")
+
+    def test_send(self, run: Run, module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "file").write_bytes(b"\0from a file")
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xfffrom stdin")))
+        assert run("send", "3", "some text", "--channel", "2") == (0, b"", b"")
+        assert run("send", "3", "--file", str(tmp_path / "file")) == (0, b"", b"")
+        assert run("--json", "send", "3") == (0, b'{"sent": 11}\n', b"")
+        assert module.sent == [(3, 2, b"some text"), (3, 0, b"\0from a file"), (3, 0, b"\xfffrom stdin")]
+        status, _, complaint = run("send", "3", "--file", str(tmp_path / "none"))
+        assert status == 2
+        assert b"cannot read" in complaint
+
+    def test_recv(self, run: Run, module: Module) -> None:
+        module.message = b"\0bytes\xff"
+        assert run("recv", "3") == (0, b"\0bytes\xff", b"")
+        assert run("--json", "recv", "3") == (0, b'{"length": 7, "b64": "AGJ5dGVz/w=="}\n', b"")
+        module.message = None
+        status, out, complaint = run("recv", "3")
+        assert (status, out) == (1, b"")
+        assert b"ETIMEDOUT" in complaint
+
+    def test_channels(self, run: Run) -> None:
+        assert run("channel", "3", "subscribe", "255") == (0, b"", b"")
+        assert run("channel", "3", "list") == (0, b"0 255\n", b"")
+        status, _, complaint = run("channel", "3", "unsubscribe")
+        assert status == 2
+        assert b"needs a channel number" in complaint
+
+    def test_connect_tries_every_address(
+        self, run: Run, module: Module, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(poolctl, "resolve", lambda host: ["fd00::1", "192.0.2.1"])
+        assert run("connect", "node.example") == (0, b"5\n", b"")
+        assert len(module.seen) == 1
+        module.error = errno.ECONNREFUSED
+        status, _, complaint = run("connect", "node.example:4711")
+        assert status == 1
+        assert b"fd00::1 port 4711: Connection refused; 192.0.2.1 port 4711" in complaint
+        assert len(module.seen) == 3
