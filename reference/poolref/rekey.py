@@ -242,10 +242,11 @@ class Rekeying(Part):
             answer = RekeyPayload(keys.epoch, ACCEPT, crypto.public_key(private))
         finally:
             private[:] = bytes(len(private))
-        self._theirs, self._taken = None, theirs
         if session.transmit(Type.REKEY, now, answer.pack()) is None:  # the last seq was due
             keys.erase()
-        elif session.reliable:
+            return
+        self._theirs, self._taken = None, theirs
+        if session.reliable:
             self._next = keys
             self.overlapping = True
             self._deadline = now + c.REKEY_TIMEOUT

@@ -706,6 +706,21 @@ def test_a_key_is_replaced_after_so_many_packets_of_both(sender: str) -> None:
     assert pair.c.end is None
 
 
+@pytest.mark.parametrize("packets", range(1010, 1030))
+def test_the_limit_is_reached_in_the_middle_of_a_rekey(packets: int) -> None:
+    """A rekey's own packets count as well: they start no second one."""
+    pair = aged(rekey_packets=1024)
+    for _ in range(packets):
+        pair.c.transmit(Type.ACK, pair.world.now)
+    pair.c.rekeying.start(pair.world.now)
+    pair.run()
+    for session in (pair.c, pair.s):
+        session.send(b"x", pair.world.now)
+        assert not session.unsent
+    pair.run()
+    settled(pair, 1)
+
+
 def test_received_packets_alone_are_enough() -> None:
     pair = aged(rekey_packets=1024)
     for number in range(1023):
