@@ -187,6 +187,17 @@ def test_the_secret_rotates_and_the_old_one_is_kept_for_31_seconds_then_zeroed()
     assert first == bytes(32)
 
 
+def test_the_secret_rotates_every_300_seconds() -> None:
+    responder = World().responder
+    for rotation in range(1, 5):
+        secret = responder._secret
+        responder.handle_timer(START + rotation * 300 * SECOND - 1)
+        assert responder._secret is secret
+        responder.handle_timer(START + rotation * 300 * SECOND)
+        assert responder._secret != secret
+        assert responder._previous is secret
+
+
 def test_without_a_timer_an_overdue_secret_is_not_used() -> None:
     steps = Steps()
     response = steps.response()
@@ -202,9 +213,9 @@ def test_a_response_is_single_use_also_after_its_session_ended() -> None:
     assert steps.server.session is not None
     steps.server.session.close(steps.world.now)
     steps.world.slots.release(steps.server.session.index)
-    for later in (0, 29):
+    for later in (0, 29 * SECOND, 31 * SECOND - 1):  # as long as its challenge is not too old
         again = ServerHandshake(steps.world.responder, PEER, steps.world.now)
-        now = steps.world.now + later * SECOND
+        now = steps.world.now + later
         assert again.receive_packet(response, now) is DropReason.REPLAY
         assert again.session is None
         assert advisory(take(again)) == ErrorCode.AUTH_FAIL
