@@ -19,7 +19,7 @@ POOL layers are loaded.  Try:
   c.sr1(PoolHeartbeat()).show()            send a packet, wait for its answer
   c.send(b"hello", channel=0)              DATA; any header field may be given: seq=, flags=, hmac=...
   c.send(c.make(b"x", hmac=bytes(32)))     a packet with a wrong hmac
-  c.recv()                                 the next packet, decrypted;  c.close()
+  c.recv()                                 the next packet, decrypted;  c.rekey();  c.close()
   keyring.load("keys.log")                 decrypt by key log, or by the keys in a pcapng file, from now on
   sniff(offline="x.pcap", session=PoolSession).show()     whole packets, whole messages
   Pool(bytes.fromhex("..."), keys=...).auth               OK, BAD or NO_KEY
