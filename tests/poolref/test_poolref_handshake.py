@@ -8,6 +8,7 @@ import errno
 import hashlib
 import hmac
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from poolref_sim import EASY, PEER, START, Pair, World, flipped, seeded, solve
@@ -306,6 +307,23 @@ def test_a_response_that_fails(make: Callable[[Steps], bytes], reason: DropReaso
     assert advisory(take(steps.server)) == ErrorCode.AUTH_FAIL
     assert steps.world.slots.free == MAX_SESSIONS
     assert steps.world.counters[reason] == 1
+
+
+def test_the_keys_of_a_response_that_fails_are_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Keys] = []
+
+    def watched(*arguments: Any, **options: Any) -> Keys:
+        made.append(Keys(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr("poolref.responder.Keys", watched)
+    steps = Steps()
+    packet = rebuilt(steps, proof=bytes(32))
+    assert steps.server.receive_packet(packet, steps.world.now) is DropReason.BAD_PROOF
+    (keys,) = made
+    for secret in (keys.shared, keys.session_key, keys.hmac_key, keys.seq_key, keys.k_int, keys.k_int_mac):
+        assert secret == bytes(32)
+    assert not keys.authentic(packet)
 
 
 def test_the_cheap_checks_come_first(monkeypatch: pytest.MonkeyPatch) -> None:

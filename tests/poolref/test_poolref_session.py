@@ -536,6 +536,7 @@ def test_the_end_of_the_stream_ends_the_session(pair: Pair) -> None:
     assert pair.s.end == SessionEnded("end_of_stream", None)
     assert pair.s.counters[DropReason.MALFORMED] == 1, "the packet that was cut off"
     assert received(pair) == [b"before"]
+    assert pair.server.data_to_send() == b"", "no answer is sent"
 
 
 def test_after_the_end_packets_are_of_no_session(pair: Pair) -> None:
