@@ -181,6 +181,8 @@ def test_the_secret_rotates_and_the_old_one_is_kept_for_31_seconds_then_zeroed()
     assert responder._secret != first
     assert responder._previous is first
     assert steps.server.receive_packet(response, world.now) is Verdict.ACCEPTED
+    responder.handle_timer(START + 331 * SECOND - 1)
+    assert responder._previous is first
     world.now = START + 331 * SECOND
     assert responder.next_timer() <= world.now
     responder.handle_timer(world.now)
