@@ -182,6 +182,7 @@ INTEGRITY_INTERVAL_S: Final = 45
 INTEGRITY_RANGE_S: Final = (1, 3600)
 ANSWER_AFTER_ACK: Final = 5 * SECOND  # INT-01: from the challenge's ack to its answer
 ANSWER_LIMIT: Final = 60 * SECOND  # INT-01: from the challenge to its answer
+INTEGRITY_SPACING: Final = 1 * SECOND  # E-87: between two challenges
 INTEGRITY_PER_SECOND: Final = 16  # E-87: challenges and reports of the peer's that are looked at
 
 # Journal (section 17)

@@ -108,6 +108,7 @@ class Vigil(Part):
         super().__init__(session)
         self._interval = session.settings.integrity_s * c.SECOND
         self._next_at = now + self._interval if self._interval else NEVER
+        self._earliest = now
         self.answered = 0
         """Challenges of this side's that were answered rightly."""
         self._open: _Open | None = None
@@ -130,11 +131,11 @@ class Vigil(Part):
 
     def challenge_now(self, now: int) -> None:
         """Challenge the peer and report to it, unless a challenge waits for its answer; as soon as packets
-        may go out.  ENOTCONN once the session ended.
+        may go out, and no sooner than 1 s after the last challenge (E-87).  ENOTCONN once the session ended.
         """
         if not self.session.active:
             raise LocalError(errno.ENOTCONN, "the session has ended")
-        self._next_at = now
+        self._next_at = max(now, self._earliest)
         self._work(now)
 
     def acknowledged(self, header: Header, now: int) -> None:
@@ -163,6 +164,7 @@ class Vigil(Part):
             return
         seq = session.transmit(Type.INTEGRITY, now, challenge(random), flags=_REQUIRE_ACK)
         if seq is not None:
+            self._earliest = now + c.INTEGRITY_SPACING
             self._open = _Open(random, seq, now + c.ANSWER_LIMIT)
             self._report_owed = True
 

@@ -187,6 +187,7 @@ def test_challenges_are_fresh(pair: Pair) -> None:
         random = asked(pair)
         seen.add(random)
         assert say(pair, answer(pair.c.keys, Role.CLIENT, random)) is Verdict.ACCEPTED
+        pair.world.now += SECOND
     assert len(seen) == 20
 
 
@@ -194,6 +195,20 @@ def test_one_challenge_at_a_time(pair: Pair) -> None:
     asked(pair)
     pair.s.vigil.challenge_now(pair.world.now)
     assert plaintexts(pair.s) == []
+
+
+def test_no_two_challenges_within_a_second() -> None:
+    """Or the peer would take them for a flood."""
+    pair = unprompted()
+    random = asked(pair)
+    assert say(pair, answer(pair.c.keys, Role.CLIENT, random)) is Verdict.ACCEPTED
+    start = pair.world.now
+    pair.s.vigil.challenge_now(start)
+    pair.s.vigil.challenge_now(start + SECOND - 1)
+    assert plaintexts(pair.s) == []
+    assert pair.s.vigil.due == start + SECOND
+    pair.s.vigil.handle_timer(start + SECOND)
+    assert [plaintext[0] for plaintext in plaintexts(pair.s)] == [integrity.CHALLENGE, integrity.STATE]
 
 
 def test_no_challenge_after_the_end(pair: Pair) -> None:
@@ -321,6 +336,7 @@ def test_nothing_is_due_without_a_challenge() -> None:
     assert pair.s.vigil.due == pair.world.now + 60 * SECOND
     assert say(pair, answer(pair.c.keys, Role.CLIENT, random)) is Verdict.ACCEPTED
     assert pair.s.vigil.due == 1 << 63
+    pair.world.now += SECOND
     asked(pair)
     pair.c.rekeying.start(pair.world.now)
     pair.run()
