@@ -67,8 +67,9 @@ void pool_conn_flush(struct pool_conn *c)
 		if (n == -EAGAIN)
 			return;
 		if (n < 0) {
-			/* The stream is broken: the receiving side will see it end. */
+			/* The stream is broken, perhaps within a packet: the receiving side is to see it end. */
 			pool_conn_drop_txq(c);
+			kernel_sock_shutdown(c->sock, SHUT_RDWR);
 			pool_conn_kick_rx(c);
 			break;
 		}

@@ -39,12 +39,6 @@ MODULE_PARM_DESC(peers, "peers always known: ip:port[:pubkey], an IPv6 address i
 module_param_named(remote_admin, pool_remote_admin, bool, 0444);
 MODULE_PARM_DESC(remote_admin, "may peers change the configuration and read the journal: Y or N");
 
-#ifdef POOL_FAULTS
-char pool_fault_wanted[32];
-module_param_string(fault, pool_fault_wanted, sizeof(pool_fault_wanted), 0600);
-MODULE_PARM_DESC(fault, "make this fail, for tests: selftest:NAME, random, chrdev or proc");
-#endif
-
 struct workqueue_struct *pool_wq;
 u8 pool_node_pubkey[POOL_KEY_LEN];
 static u8 node_private[POOL_KEY_LEN];
@@ -105,7 +99,7 @@ static int make_node_key(void)
 	return pool_x25519_public(pool_node_pubkey, node_private) ? 0 : -EIO;
 }
 
-static int __init pool_module_init(void)
+static int __init load(void)
 {
 	int err = check_params();
 
@@ -158,6 +152,11 @@ wipe:
 	return err;
 }
 
+static int __init pool_module_init(void)
+{
+	return pool_faults_loaded(load());
+}
+
 static void __exit pool_module_exit(void)
 {
 	pool_device_exit();
@@ -175,6 +174,7 @@ static void __exit pool_module_exit(void)
 	memzero_explicit(node_private, sizeof(node_private));
 	/* Socket callbacks run under RCU: none is on its way into our text after this. */
 	synchronize_rcu();
+	pool_faults_unloaded();
 	pr_info("pool: unloaded\n");
 }
 
