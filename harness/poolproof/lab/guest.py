@@ -19,7 +19,7 @@ from poolproof.lab.machine import Machine
 from poolproof.lab.toolsdisk import SshIdentity
 
 SNAPSHOT = "base"
-BOOT_TIMEOUT_S = 180.0
+BOOT_TIMEOUT_S = 60.0
 # How long a broken connection or a silent call waits for an explanation by the console or the hypervisor.
 EXPLAIN_S = 1.5
 _CONSOLE_LEVEL = 7
