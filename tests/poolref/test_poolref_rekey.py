@@ -336,6 +336,7 @@ def test_60_s_without_the_peers_new_keys_end_the_session(pair: Pair) -> None:
         pair.s.handle_timer(due)
     assert pair.world.now == start + 60 * SECOND
     assert pair.s.end == FAILED
+    assert pair.s.rekeying.due == 1 << 63
     last = packets(pair.s)[-1]
     assert type_of(last) is Type.CLOSE
 
@@ -832,6 +833,15 @@ def test_the_end_overwrites_everything(pair: Pair, moment: str) -> None:
     for keys in known:
         assert not keys.usable
         assert all(not any(secret) for secret in secrets(keys))
+
+
+def test_the_end_forgets_a_proposal_that_waits(pair: Pair) -> None:
+    pair.s.core.rng = lambda size: b""
+    pair.c.rekeying.start(pair.world.now)
+    pair.run()
+    assert pair.s.rekeying.underway
+    pair.s.close(pair.world.now)
+    assert not pair.s.rekeying.underway
 
 
 def test_private_keys_are_fresh() -> None:
