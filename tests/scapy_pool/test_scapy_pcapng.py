@@ -44,10 +44,10 @@ def secrets(order: str, text: str, kind: int = SECRETS_TYPE) -> bytes:
 def test_a_capture_of_the_harness_opens_with_the_keys_inside_it(tmp_path: Path) -> None:
     session = capture()
     path = tmp_path / "x.pcapng"
-    frames = [
-        Frame(raw(Ether() / IP(src="192.0.2.1", dst="192.0.2.2", proto=253) / packet), "a", n, n)
-        for n, packet in enumerate(session.packets)
-    ]
+    head = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / IP(
+        src="192.0.2.1", dst="192.0.2.2", proto=253
+    )
+    frames = [Frame(raw(head / packet), "a", n, n) for n, packet in enumerate(session.packets)]
     write_pcapng(path, frames, ["a"], secrets=session.keylog)
     assert SECRETS_TYPE == SECRETS_POOL
     assert sp.keyring.load(path) == 1
