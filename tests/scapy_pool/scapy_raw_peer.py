@@ -77,8 +77,7 @@ class RawPeer:
                 left = min(left, max(0, due - now()) / SPEED / SECOND)
             ready, _, _ = select.select([self.sock], [], [], left)
             moment = now()
-            if ready:
-                data = self.sock.recv(1 << 16)
+            if ready and (data := self._read()):
                 if self.sock.family == socket.AF_INET:
                     data = data[20:]
                 if self.incoming(data):
@@ -95,6 +94,12 @@ class RawPeer:
                 while self.orders and self.connection.session is not None:
                     self.orders.pop(0)(self.connection.session, moment)
                 self._flush(self.connection)
+
+    def _read(self) -> bytes:
+        try:
+            return self.sock.recv(1 << 16)
+        except OSError:
+            return b""  # an ICMP message: somebody's socket is gone
 
     def _flush(self, connection: RawConnection) -> None:
         for datagram in connection.datagrams_to_send():

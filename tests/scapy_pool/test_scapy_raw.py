@@ -11,10 +11,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from scapy.config import conf
+from scapy.layers.inet import IP
+from scapy.sendrecv import sr1
+from scapy.supersocket import L3RawSocket
 from scapy_raw_peer import Arrives, RawPeer, losing
 
 import scapy_pool as sp
-from poolref.constants import SECOND, Flag, Type
+from poolref import crypto
+from poolref.constants import SECOND, ErrorCode, Flag, Type
 from poolref.errors import HandshakeError, PoolTimeout
 
 
@@ -245,17 +250,38 @@ def test_each_attempt_has_timers_of_its_own() -> None:
     theirs.close()
 
 
-def test_real_raw_sockets() -> None:
+def raw_peer() -> tuple[str, RawPeer]:
+    """A node on a loopback address of this process's own, and that address; without privileges, a skip."""
     address = f"127.{os.getpid() % 200 + 20}.{os.getpid() // 200 % 250}.9"
     try:
         server = socket.socket(socket.AF_INET, socket.SOCK_RAW, sp.IP_PROTOCOL)
     except PermissionError:
         with pytest.raises(PermissionError):
             sp.pool_connect(address, transport="raw")
-        return
+        pytest.skip("raw sockets need CAP_NET_RAW")
     server.bind((address, 0))
     server.connect(("127.0.0.1", 0))
-    with RawPeer(server) as peer, sp.pool_connect(address, transport="raw") as connection:
+    return address, RawPeer(server)
+
+
+def test_real_raw_sockets() -> None:
+    address, peer = raw_peer()
+    with peer, sp.pool_connect(address, transport="raw") as connection:
         connection.send(b"over IP")
         assert message(connection) == b"over IP"
         until(lambda: peer.session.mtu > 512, 3)
+
+
+def test_scapys_own_sr1_over_ip(monkeypatch: pytest.MonkeyPatch) -> None:
+    address, peer = raw_peer()
+    monkeypatch.setattr(conf, "L3socket", L3RawSocket)  # a packet socket does not reach the loopback's stack
+    init = sp.PoolInit(client_pubkey=crypto.public_key(b"p" * 32))
+    below = IP(src="127.0.0.1", dst=address)
+    with peer:
+        challenge = sr1(below / sp.Pool(timestamp=time.time_ns()) / init, timeout=5, verbose=0)
+        assert challenge is not None
+        assert (challenge.src, challenge[sp.Pool].type) == (address, Type.CHALLENGE)
+        assert sp.PoolChallenge in challenge
+        refused = sr1(below / sp.Pool(timestamp=time.time_ns(), version=2) / init, timeout=5, verbose=0)
+        assert refused is not None
+        assert refused[sp.PoolClose].code == ErrorCode.VERSION_MISMATCH
