@@ -18,6 +18,13 @@
 #include <asm/unaligned.h>
 #endif
 
+/* hex2bin() */
+#if __has_include(<linux/hex.h>)
+#include <linux/hex.h>
+#else
+#include <linux/kernel.h>
+#endif
+
 /* kernel_bind() and kernel_connect() */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 19, 0)
 typedef struct sockaddr_unsized pool_sockaddr;

@@ -6,6 +6,7 @@
 #include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <net/ipv6.h>
+#include "compat.h"
 #include "conn.h"
 #include "counters.h"
 #include "peers.h"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <linux/mm.h>
 #include <linux/slab.h>
+#include "compat.h"
 #include "config.h"
 #include "conn.h"
 #include "counters.h"
