@@ -19,7 +19,7 @@
 #endif
 
 /* hex2bin() */
-#if __has_include(<linux/hex.h>)
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
 #include <linux/hex.h>
 #else
 #include <linux/kernel.h>
