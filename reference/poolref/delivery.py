@@ -48,7 +48,7 @@ class Delivery(Part):
             if not isinstance(result, Message):
                 return result
             message = result
-        elif not plaintext:
+        elif not plaintext or header.flags & _LAST_FRAG:  # E-19, E-65
             return DropReason.MALFORMED
         else:
             message = Message(header.channel, plaintext)
