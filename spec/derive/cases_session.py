@@ -17,6 +17,7 @@ from derivations import (
     HEARTBEAT,
     INIT,
     LAST_FRAG,
+    PRIORITY,
     REQUIRE_ACK,
     RESPONSE,
     SERVER_BASE,
@@ -212,9 +213,16 @@ def _channels(case: Any, c: int) -> None:
     case("fragment-short", "FRAG-02", "truncated", [first, short], f"{ok} malformed")
     sent = [first, data(c + 1, piece(1, 20, 40, m[20:39]), flags=flags), second]
     case("fragment-early-last", "FRAG-02", "contradiction", sent, f"{ok} malformed replay_drops")
+    # E-65: flags without a meaning for a type
+    sent = [data(c, m, flags=LAST_FRAG | REQUIRE_ACK), data(c + 1, b"on")]
+    case("last-fragment-of-nothing", "FRAG-01", "contradiction", sent, f"malformed {ok}", [b"on"])
+    sent = [data(c, m, flags=PRIORITY | TELEMETRY | REQUIRE_ACK)]
+    case("data-with-other-flags", "FRAG-01", "valid", sent, ok, [m])
     beat = telemetry({**dict.fromkeys(TELEMETRY_FIELDS, 0), "rtt_ns": 7})
     sent = [sealed(HEARTBEAT, c, beat, flags=TELEMETRY)]
     case("heartbeat", "HB-01", "valid", sent, ok)
+    flags = TELEMETRY | FRAGMENT | LAST_FRAG | PRIORITY
+    case("heartbeat-with-other-flags", "HB-01", "valid", [sealed(HEARTBEAT, c, beat, flags=flags)], ok)
     for size in (1, 43, 45):
         sent = [sealed(HEARTBEAT, c, (beat + b"\0")[:size], flags=TELEMETRY)]
         case(f"heartbeat-{size}", "HB-01", "wrong_size", sent, "malformed")
