@@ -25,6 +25,8 @@ class KernelSpec:
     default: bool = False
     extra: tuple[str, ...] = ()
     archives: tuple[str, ...] = ()
+    config: str = ""
+    patience: int = 1
 
 
 def _spec(entry: dict[str, Any]) -> KernelSpec:

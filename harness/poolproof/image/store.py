@@ -31,6 +31,8 @@ class GuestImage:
     initramfs: Path
     rootfs: Path
     image_id: str
+    patience: int = 1
+    """How many times the usual time to give it for starting."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class ImageStore:
             modules=root / "usr/lib/modules" / release,
             busybox=root / "usr/bin/busybox",
             parts=(str(manifest["vmlinuz_sha256"]), tree.name),
+            patience=spec.patience,
         )
 
     def build_tree(self, kernel: str | None = None) -> BuildTree:
@@ -204,7 +207,7 @@ class ImageStore:
         return {"suite": suite, "sha256": sha256_file(output), "bytes": output.stat().st_size}
 
     def _kernel_entry(self, spec: KernelSpec) -> Path:
-        files = self._files("kernel", "merged-usr.sh")
+        files = self._files("kernel", "merged-usr.sh", *(["source"] if spec.config else []))
         key = content_key(
             files,
             self._recipe,
@@ -213,6 +216,7 @@ class ImageStore:
             headers=spec.headers,
             extra=spec.extra,
             archives=spec.archives,
+            **({"config": spec.config} if spec.config else {}),
         )
         kind = f"kernel-{spec.name}"
 
@@ -225,16 +229,23 @@ class ImageStore:
         """Image, modules, headers and compiler in one tree, so that they are always of the same release."""
         self._progress(f"unpacking the kernel {spec.name} and its module build tree ({spec.suite})")
         recipe = self._recipe / "kernel"
+        finish = [(recipe / "finish.sh").read_text()]
+        if spec.config:
+            self._progress(f"building the kernel {spec.name} from {spec.image}: ten minutes on two cores")
+            source = self._recipe / "source"
+            options = (source / spec.config).read_text().strip()
+            build = (source / "from-source.sh").read_text()
+            finish.insert(0, build.replace("@CONFIG@", options))
         root = entry / "root"
         root.mkdir()
         # Owned by whoever builds, root or not: nobody needs the packages' owners, and set-id bits are gone.
         debian.unpack(
-            [spec.image, spec.headers, *debian.read_list(recipe / "packages.list"), *spec.extra],
+            [*filter(None, (spec.image, spec.headers, *spec.extra)), *debian.read_list(recipe / "packages.list")],
             spec.suite,
             ["tar", "-x", "-C", str(root), "--no-same-owner", "--exclude=./dev/*"],
             archives=spec.archives,
             setup=(self._recipe / "merged-usr.sh").read_text(),
-            finish=[(recipe / "finish.sh").read_text()],
+            finish=finish,
             work=entry,
         )
         for kernel in (root / "usr/lib/modules").glob("*/vmlinuz"):
@@ -260,6 +271,7 @@ class ImageStore:
         modules: Path | None,
         busybox: Path,
         parts: tuple[str, ...],
+        patience: int = 1,
     ) -> GuestImage:
         """The guest image of one kernel: its initramfs is made when the cache has none."""
         rootfs = self._rootfs_entry()
@@ -286,4 +298,5 @@ class ImageStore:
             initramfs=entry / "initramfs.cpio",
             rootfs=rootfs / "rootfs.squashfs",
             image_id=hashlib.sha256("\n".join(identity).encode()).hexdigest()[:16],
+            patience=patience,
         )

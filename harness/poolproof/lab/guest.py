@@ -39,7 +39,12 @@ class Guest:
     """A guest of the lab. Times in seconds; its addresses are those on the wire."""
 
     def __init__(
-        self, machine: Machine, console: Console, hypervisor: Hypervisor, identity: SshIdentity
+        self,
+        machine: Machine,
+        console: Console,
+        hypervisor: Hypervisor,
+        identity: SshIdentity,
+        boot_timeout: float = BOOT_TIMEOUT_S,
     ) -> None:
         self.name = machine.name
         self.machine = machine
@@ -48,6 +53,7 @@ class Guest:
         self.mac = machine.address.wire_mac
         self.console = console
         self._hypervisor = hypervisor
+        self._boot_timeout = boot_timeout
         self._domain: Domain | None = None
         self._event = ""
         self._since = 0
@@ -63,7 +69,7 @@ class Guest:
         self._event = ""
         self._domain = self._hypervisor.start(self.name, self.machine.xml())
         try:
-            said = self.console.wait_for(_BOOTED, self._since, BOOT_TIMEOUT_S)
+            said = self.console.wait_for(_BOOTED, self._since, self._boot_timeout)
             if said["failure"] is not None:
                 hint = f"its kernel or image lacks something; its console is in {self.console.path}"
                 raise HarnessError(f"guest {self.name} did not come up: {said['failure'].strip()}", hint=hint)

@@ -18,7 +18,7 @@ from poolproof.lab.accel import Accelerator
 from poolproof.lab.agent import AgentError, AgentTimeout, GuestDied
 from poolproof.lab.capture import FrameLog
 from poolproof.lab.console import Console
-from poolproof.lab.guest import Guest, together
+from poolproof.lab.guest import BOOT_TIMEOUT_S, Guest, together
 from poolproof.lab.hypervisor import Hypervisor
 from poolproof.lab.machine import MANAGEMENT_IP4, Address, Machine
 
@@ -94,7 +94,9 @@ class Lab:
             console = Console(self._private / f"{name}.console", config.run_dir / f"console-{name}.log")
             self._consoles.append(console)
             machine = self._machine(name, address, tools)
-            self.guests[name] = Guest(machine, console, self._hypervisor, identity)
+            self.guests[name] = Guest(
+                machine, console, self._hypervisor, identity, BOOT_TIMEOUT_S * config.image.patience
+            )
         together([guest.boot for guest in self.guests.values()])
         together([guest.save for guest in self.guests.values()])
 
