@@ -33,7 +33,7 @@ CONTROLS = "/sys/kernel/debug/pool_faults"
 PORT = 9253
 SMALL, LARGE = b"small", b"fragmented" * 2000
 PATIENCE_S = 120.0  # nothing waits longer than HS-09 lets it, on a machine ten times too slow
-CMDLINE = "slub_debug=FZPU " + os.environ.get("KERNEL_CMDLINE", "")
+CMDLINE = os.environ.get("KERNEL_CMDLINE") or "slub_debug=FZPU"
 ONLY = os.environ.get("POOLPROOF_SWEEP_ONLY", "")
 STARTUP = ("load", "listen")
 SESSION = ("query", "transfer", "rekey", "control")

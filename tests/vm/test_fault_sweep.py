@@ -2,6 +2,7 @@
 """A sweep over the calls of pool.ko that can fail, on a pair of guests.
 
 POOLPROOF_TEST_KERNEL=NAME, or POOLPROOF_TEST_KERNEL_IMAGE and POOLPROOF_TEST_KERNEL_BUILD: on another kernel;
+KERNEL_CMDLINE=TEXT: instead of slub_debug=FZPU, which a kernel with KASAN does not need;
 POOLPROOF_SWEEP=FILE: keep the points there, and go on with those already in it; POOLPROOF_SWEEP_ONLY=TEXT.
 """
 
