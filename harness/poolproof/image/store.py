@@ -239,8 +239,9 @@ class ImageStore:
         root = entry / "root"
         root.mkdir()
         # Owned by whoever builds, root or not: nobody needs the packages' owners, and set-id bits are gone.
+        wanted = [spec.image, spec.headers, *spec.extra, *debian.read_list(recipe / "packages.list")]
         debian.unpack(
-            [*filter(None, (spec.image, spec.headers, *spec.extra)), *debian.read_list(recipe / "packages.list")],
+            list(filter(None, wanted)),
             spec.suite,
             ["tar", "-x", "-C", str(root), "--no-same-owner", "--exclude=./dev/*"],
             archives=spec.archives,
