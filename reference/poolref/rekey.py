@@ -37,8 +37,6 @@ ACCEPT: Final = 2
 _PAYLOAD: Final = struct_of("rekey")
 _ZERO: Final = bytes(3)
 _LAST_EPOCH: Final = (1 << 32) - 1
-_NO_PACKETS: Final = 1 << 65
-"""More than a seq and a count of packets ever add up to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,7 +416,6 @@ class KeyAge(Part):
 
     def end(self, now: int) -> None:
         super().end(now)
-        self.packets_due = _NO_PACKETS
         self.session.core.configuration.unwatch(self._reconfigured)
 
     def _replace(self, now: int) -> None:

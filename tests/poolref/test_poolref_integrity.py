@@ -614,6 +614,19 @@ def test_a_head_that_was_overwritten_in_the_copy_is_no_contradiction() -> None:
     assert accusations(pair.s) == []
 
 
+@pytest.mark.parametrize(("entries", "told"), [(1024, 1), (1025, 0)])
+def test_a_head_is_missed_as_long_as_the_copy_reaches_back(entries: int, told: int) -> None:
+    pair = replicating()
+    assert head_reported(pair, b"\1" * 32) is Verdict.ACCEPTED
+    for number in range(entries):
+        journal(pair)
+        if number % 16 == 0 or number == entries - 1:
+            pair.advance(SECOND // 100)
+    assert pair.s.replication.replica.knows(pair.c.core.journal.head)
+    reported(pair)
+    assert len(accusations(pair.s)) == told
+
+
 def test_without_a_copy_any_head_is_believed(pair: Pair) -> None:
     assert head_reported(pair, b"\1" * 32) is Verdict.ACCEPTED
     assert head_reported(pair, b"\2" * 32) is Verdict.ACCEPTED

@@ -745,6 +745,17 @@ def test_a_new_configuration_changes_the_limits(pair: Pair) -> None:
     assert pair.c.keys.epoch == 1
 
 
+def test_a_session_that_ended_follows_no_configuration(pair: Pair) -> None:
+    stirred: list[Session] = []
+    pair.c.core.stir = stirred.append
+    params = replace(Parameters.of(Settings()), rekey_s=20)
+    payload = ConfigPayload.proposing(params, Reference(0, bytes(32)), 1, 3600 * SECOND, WALL)
+    pair.c.close(pair.world.now)
+    assert pair.s.core.configuration.propose(payload, pair.s.configuring, pair.world.now) is None
+    assert pair.c.core.configuration.propose(payload, pair.s.configuring, pair.world.now) is None
+    assert stirred == []
+
+
 def test_a_key_beyond_a_new_limit_is_replaced_not_fatal(pair: Pair) -> None:
     pair.advance(600 * SECOND)
     params = replace(Parameters.of(Settings()), rekey_s=10)

@@ -180,6 +180,21 @@ def test_between_accept_and_new_keys_only_acks_go_out() -> None:
     assert received(pair.c) == [b"x"]
 
 
+def test_the_loser_is_no_proposer_any_more() -> None:
+    """It accepts when its own proposal is acknowledged."""
+    pair = raw_pair()
+    for session in (pair.c, pair.s):
+        session.rekeying.start(pair.net.now)
+    assert pair.c.state is pair.s.state is State.REKEYING
+    pair.run(LATENCY)
+    assert {pair.c.state, pair.s.state} == {State.REKEYING, State.ESTABLISHED}
+    loser = pair.c if pair.c.state is State.ESTABLISHED else pair.s
+    assert loser.outstanding
+    assert loser.holding
+    pair.run(4 * SECOND)
+    settled(pair, 1)
+
+
 # -- losses ------------------------------------------------------------------------------------------------
 
 STARTS = {"client": "c", "server": "s", "both": "cs", "both, one later": "c s"}
