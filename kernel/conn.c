@@ -8,6 +8,7 @@
 #include <net/tcp.h>
 #include "conn.h"
 #include "counters.h"
+#include "raw.h"
 #include "session.h"
 
 #define LINGERING_MAX	256
@@ -26,10 +27,12 @@ struct pool_conn *pool_conn_alloc(struct socket *sock, enum pool_phase phase)
 
 	if (!c)
 		goto no_conn;
-	c->rx_size = POOL_HANDSHAKE_BUF;
-	c->rx_buf = kvmalloc(c->rx_size, GFP_KERNEL);
-	if (!c->rx_buf)
-		goto no_buffer;
+	if (sock) {
+		c->rx_size = POOL_HANDSHAKE_BUF;
+		c->rx_buf = kvmalloc(c->rx_size, GFP_KERNEL);
+		if (!c->rx_buf)
+			goto no_buffer;
+	}
 	kref_init(&c->ref);
 	c->sock = sock;
 	c->phase = phase;
@@ -38,7 +41,7 @@ struct pool_conn *pool_conn_alloc(struct socket *sock, enum pool_phase phase)
 	mutex_init(&c->rx_lock);
 	mutex_init(&c->tx_lock);
 	init_waitqueue_head(&c->tx_wait);
-	INIT_WORK(&c->rx_work, pool_conn_rx_work);
+	INIT_WORK(&c->rx_work, sock ? pool_conn_rx_work : pool_raw_rx_work);
 	INIT_WORK(&c->tx_work, pool_conn_tx_work);
 	INIT_DELAYED_WORK(&c->timer, conn_timer_work);
 	atomic_inc(&conns_live);
@@ -50,7 +53,8 @@ struct pool_conn *pool_conn_alloc(struct socket *sock, enum pool_phase phase)
 no_buffer:
 	kfree(c);
 no_conn:
-	sock_release(sock);
+	if (sock)
+		sock_release(sock);
 	return NULL;
 }
 
@@ -59,7 +63,10 @@ static void conn_free(struct kref *ref)
 	struct pool_conn *c = container_of(ref, struct pool_conn, ref);
 
 	WARN_ON(c->session);
-	sock_release(c->sock);
+	if (c->sock)
+		sock_release(c->sock);
+	if (c->raw)
+		pool_raw_free(c->raw);
 	pool_conn_drop_txq(c);
 	kvfree_sensitive(c->rx_buf, c->rx_size);
 	kfree(c);
@@ -93,13 +100,18 @@ int pool_conn_read_peer(struct pool_conn *c)
 	return 0;
 }
 
+char *pool_address_str(char buf[POOL_PEER_STR], const struct in6_addr *ip, u16 port)
+{
+	if (ipv6_addr_v4mapped(ip))
+		snprintf(buf, POOL_PEER_STR, "%pI4 %u", &ip->s6_addr32[3], port);
+	else
+		snprintf(buf, POOL_PEER_STR, "%pI6c %u", ip, port);
+	return buf;
+}
+
 char *pool_peer_str(char buf[POOL_PEER_STR], const struct pool_conn *c)
 {
-	if (ipv6_addr_v4mapped(&c->peer))
-		snprintf(buf, POOL_PEER_STR, "%pI4 %u", &c->peer.s6_addr32[3], c->peer_port);
-	else
-		snprintf(buf, POOL_PEER_STR, "%pI6c %u", &c->peer, c->peer_port);
-	return buf;
+	return pool_address_str(buf, &c->peer, c->peer_port);
 }
 
 void pool_conn_tune(struct pool_conn *c)
@@ -190,8 +202,12 @@ void pool_conn_kill(struct pool_conn *c)
 {
 	if (test_and_set_bit(POOL_CONN_DEAD, &c->flags))
 		return;
-	conn_detach(c);
-	kernel_sock_shutdown(c->sock, SHUT_RDWR);
+	if (c->raw) {
+		pool_raw_forget(c);
+	} else {
+		conn_detach(c);
+		kernel_sock_shutdown(c->sock, SHUT_RDWR);
+	}
 	pool_conn_disarm(c);
 	wake_up_all(&c->tx_wait);
 	spin_lock(&conns_lock);
@@ -282,7 +298,7 @@ void pool_conns_shutdown(void)
 {
 	struct pool_conn *c;
 
-	wait_event_timeout(conns_gone, conns_empty(), msecs_to_jiffies(1500));
+	wait_event_timeout(conns_gone, conns_empty(), msecs_to_jiffies(pool_raw_available() ? 2500 : 1500));
 	for (;;) {
 		spin_lock(&conns_lock);
 		c = list_first_entry_or_null(&conns, struct pool_conn, all);
@@ -291,6 +307,11 @@ void pool_conns_shutdown(void)
 		spin_unlock(&conns_lock);
 		if (!c)
 			return;
+		/* Over raw IP a peer may not have said anything to our CLOSE. */
+		mutex_lock(&c->rx_lock);
+		if (c->session)
+			pool_session_end_locked(c->session, POOL_CLOSE_NONE, "module unload");
+		mutex_unlock(&c->rx_lock);
 		pool_conn_kill(c);
 		pool_conn_put(c);
 	}

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A TCP connection: a socket whose events are served by work items; no thread of its own. */
+/*
+ * A connection: TCP, a socket whose events are served by work items; or raw IP, which shares
+ * the node's one socket (raw.h). No thread of its own.
+ */
 #ifndef POOL_CONN_H
 #define POOL_CONN_H
 
@@ -14,6 +17,7 @@
 #include "wire.h"
 
 struct pool_session;
+struct pool_raw;
 
 #define POOL_HANDSHAKE_BUF	2048	/* a longer packet is skipped, unread */
 #define POOL_TXQ_BYTES		(256 << 10)
@@ -35,7 +39,8 @@ struct pool_conn {
 	unsigned long flags;
 	struct list_head all;
 	struct list_head pending;
-	struct socket *sock;
+	struct socket *sock;		/* TCP */
+	struct pool_raw *raw;		/* raw IP */
 	void (*saved_data_ready)(struct sock *sk);
 	void (*saved_state_change)(struct sock *sk);
 	void (*saved_write_space)(struct sock *sk);
@@ -69,6 +74,9 @@ struct pool_txbuf {
 	u8 type, channel, mark;
 	bool exact_ack;
 	u64 ack;
+	/* Raw IP: in flight. */
+	u64 seq, due_ns, interval_ns;
+	u8 sends;
 	u8 data[];
 };
 
@@ -91,7 +99,7 @@ static inline unsigned long pool_time_left(unsigned long deadline)
 	return time_after(deadline, now) ? deadline - now : 0;
 }
 
-/* Takes the socket over, also on failure. NULL: no memory. The reference is the list's: pool_conn_kill() drops it. */
+/* Takes the socket over, also on failure; without one it is raw IP. NULL: no memory. The reference is the list's: pool_conn_kill() drops it. */
 struct pool_conn *pool_conn_alloc(struct socket *sock, enum pool_phase phase);
 void pool_conn_put(struct pool_conn *c);
 static inline void pool_conn_get(struct pool_conn *c)
@@ -107,6 +115,7 @@ int pool_conn_read_peer(struct pool_conn *c);
 /* "10.0.0.1 9253"; returns buf. */
 #define POOL_PEER_STR	64
 char *pool_peer_str(char buf[POOL_PEER_STR], const struct pool_conn *c);
+char *pool_address_str(char buf[POOL_PEER_STR], const struct in6_addr *ip, u16 port);
 void pool_conn_tune(struct pool_conn *c);
 void pool_conn_attach(struct pool_conn *c);
 void pool_conn_kill(struct pool_conn *c);
@@ -134,7 +143,8 @@ void pool_conn_flush(struct pool_conn *c);
 void pool_conn_drop_txq(struct pool_conn *c);
 bool pool_conn_crowded(const struct pool_conn *c);
 
-/* A packet outside any session, unauthenticated. */
+/* A packet outside any session, unauthenticated: made; made and queued. */
+struct pool_txbuf *pool_plain_packet(u8 type, const u8 *session_id, u64 timestamp, const void *payload, u32 len);
 int pool_conn_send_plain(struct pool_conn *c, u8 type, const u8 *session_id, u64 timestamp,
 			 const void *payload, u32 len);
 void pool_conn_send_advisory(struct pool_conn *c, u8 code);

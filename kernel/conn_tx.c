@@ -118,15 +118,13 @@ void pool_conn_tx_work(struct work_struct *work)
 	pool_conn_put(c);
 }
 
-int pool_conn_send_plain(struct pool_conn *c, u8 type, const u8 *session_id, u64 timestamp,
-			 const void *payload, u32 len)
+struct pool_txbuf *pool_plain_packet(u8 type, const u8 *session_id, u64 timestamp, const void *payload, u32 len)
 {
 	struct pool_txbuf *b = pool_txbuf_alloc(len);
 	struct pool_hdr *h;
-	int err = 0;
 
 	if (!b)
-		return -ENOMEM;
+		return NULL;
 	h = (struct pool_hdr *)b->data;
 	h->ver_type = POOL_VERSION << 4 | type;
 	h->timestamp = cpu_to_be64(timestamp);
@@ -134,6 +132,17 @@ int pool_conn_send_plain(struct pool_conn *c, u8 type, const u8 *session_id, u64
 	if (session_id)
 		memcpy(h->session_id, session_id, POOL_ID_LEN);
 	memcpy(h + 1, payload, len);
+	return b;
+}
+
+int pool_conn_send_plain(struct pool_conn *c, u8 type, const u8 *session_id, u64 timestamp,
+			 const void *payload, u32 len)
+{
+	struct pool_txbuf *b = pool_plain_packet(type, session_id, timestamp, payload, len);
+	int err = 0;
+
+	if (!b)
+		return -ENOMEM;
 	mutex_lock(&c->tx_lock);
 	if (pool_conn_crowded(c)) {
 		err = -ENOBUFS;

@@ -8,6 +8,7 @@
 #include <net/net_namespace.h>
 #include <net/sock.h>
 #include <crypto/algapi.h>
+#include "attempt.h"
 #include "attest.h"
 #include "compat.h"
 #include "conn.h"
@@ -15,126 +16,22 @@
 #include "counters.h"
 #include "journal.h"
 #include "params.h"
+#include "raw.h"
+#include "reliable.h"
 #include "session.h"
 
 /* HS-09, HS-04 */
-#define CONNECT_WAIT	(10 * HZ)
 #define CHALLENGE_WAIT	(10 * HZ)
+#define AUTO_WAIT	(5 * HZ / 2)
 #define ACK_WAIT	(30 * HZ)
 #define SEARCH_LIMIT	(25 * HZ)
 #define DIFFICULTY_MOST	24
 
-/* What the client keeps between INIT and RESPONSE. */
-struct attempt {
-	u8 private[POOL_KEY_LEN];
-	u8 public[POOL_KEY_LEN];
-	u8 shared[POOL_KEY_LEN];
-	u8 seed[32];
-	u8 solution[32];
-	unsigned int difficulty;
-};
-
-static int tcp_connect(struct pool_conn *c)
+static int send_init(struct pool_session *s, struct pool_attempt *a)
 {
-	struct sock *sk = c->sock->sk;
-	struct sockaddr_in6 sin6 = { .sin6_family = AF_INET6, .sin6_port = htons(c->peer_port) };
-	struct sockaddr_in sin = { .sin_family = AF_INET, .sin_port = htons(c->peer_port) };
-	int err;
-
-	pool_conn_tune(c);
-	lock_sock(sk);
-	sk->sk_sndtimeo = CONNECT_WAIT;
-	release_sock(sk);
-	if (ipv6_addr_v4mapped(&c->peer)) {
-		sin.sin_addr.s_addr = c->peer.s6_addr32[3];
-		err = kernel_connect(c->sock, (pool_sockaddr *)&sin, sizeof(sin), 0);
-	} else {
-		sin6.sin6_addr = c->peer;
-		err = kernel_connect(c->sock, (pool_sockaddr *)&sin6, sizeof(sin6), 0);
-	}
-	return err == -EINPROGRESS ? -ETIMEDOUT : err;
-}
-
-/* The next whole packet, or -ETIMEDOUT at the deadline however slowly bytes come. */
-static struct pool_hdr *await_packet(struct pool_conn *c, unsigned long deadline)
-{
-	struct sock *sk = c->sock->sk;
-	struct pool_hdr *h;
-	int n;
-
-	while (!(h = pool_conn_peek(c))) {
-		unsigned long left = pool_time_left(deadline);
-
-		if (!left)
-			return ERR_PTR(-ETIMEDOUT);
-		lock_sock(sk);
-		sk->sk_rcvtimeo = pool_timer_step(left);
-		release_sock(sk);
-		n = pool_conn_fill(c, 0);
-		if (n == 0)
-			return ERR_PTR(-ECONNRESET);
-		if (n < 0 && n != -EAGAIN)
-			return ERR_PTR(n == -ERESTARTSYS ? -EINTR : n);
-		if (n > 0)
-			c->rx_tail += n;
-	}
-	return h;
-}
-
-static bool is_advisory(const struct pool_hdr *h)
-{
-	return pool_hdr_type(h) == POOL_CLOSE && pool_hdr_payload_len(h) == 1 && pool_hdr_plain(h) &&
-	       !memchr_inv(h->session_id, 0, POOL_ID_LEN);
-}
-
-static int advisory_error(const struct pool_hdr *h)
-{
-	u8 code = *(const u8 *)(h + 1);
-
-	pr_info("pool: the peer refused the handshake with code 0x%02x\n", code);
-	if (code == POOL_CODE_VERSION_MISMATCH)
-		return -EPROTONOSUPPORT;
-	return code == POOL_CODE_OVERLOAD ? -ECONNREFUSED : -ECONNRESET;
-}
-
-/*
- * A packet of the wanted type in this state, or an error. Discards whatever the state
- * does not allow (SEAL-05: without keys, and in CHALLENGED, the state table comes first).
- */
-static struct pool_hdr *await_type(struct pool_session *s, u8 wanted, unsigned long deadline)
-{
-	struct pool_conn *c = s->conn;
-	struct pool_hdr *h;
-	u8 type;
-
-	for (;;) {
-		h = await_packet(c, deadline);
-		if (IS_ERR(h))
-			return h;
-		c->rx_head += POOL_HDR_LEN + pool_hdr_payload_len(h);
-		type = pool_hdr_type(h);
-		if (pool_hdr_version(h) != POOL_VERSION) {
-			pool_count_error(version_mismatch, POOL_CODE_VERSION_MISMATCH, c);
-			/* The answerer's own version, in an advisory CLOSE (WIRE-02). */
-			if (is_advisory(h) && *(const u8 *)(h + 1) == POOL_CODE_VERSION_MISMATCH)
-				return ERR_PTR(-EPROTONOSUPPORT);
-		} else if (pool_header_malformed(h)) {
-			pool_count(malformed);
-		} else if (!pool_state_takes(s->state, type)) {
-			continue;
-		} else if (type == POOL_CLOSE) {
-			if (is_advisory(h))
-				return ERR_PTR(advisory_error(h));
-			pool_count(malformed);
-		} else if (type == wanted) {
-			return h;
-		}
-	}
-}
-
-static int send_init(struct pool_session *s, struct attempt *a)
-{
+	struct pool_txbuf *b;
 	struct pool_init init;
+	__be64 echo;
 	int err = pool_random(a->private, sizeof(a->private));
 
 	if (err)
@@ -143,17 +40,24 @@ static int send_init(struct pool_session *s, struct attempt *a)
 		return -EIO;
 	memcpy(init.client_pubkey, a->public, sizeof(init.client_pubkey));
 	pool_addr_make(init.client_addr, pool_node_pubkey);
-	return pool_conn_send_plain(s->conn, POOL_INIT, NULL, ktime_get_real_ns(), &init, sizeof(init));
+	b = pool_plain_packet(POOL_INIT, NULL, ktime_get_real_ns(), &init, sizeof(init));
+	if (!b)
+		return -ENOMEM;
+	if (s->conn->raw) {
+		memcpy(&echo, a->public, sizeof(echo));
+		pool_raw_set_attempt(s->conn, echo);
+	}
+	return pool_attempt_send(s->conn, a, b, pool_init_repeats);
 }
 
-static int await_challenge(struct pool_session *s, struct attempt *a)
+static int await_challenge(struct pool_session *s, struct pool_attempt *a)
 {
-	unsigned long deadline = jiffies + CHALLENGE_WAIT;
+	unsigned long deadline = jiffies + a->challenge_wait;
 	const struct pool_challenge *challenge;
 	struct pool_hdr *h;
 
 	for (;;) {
-		h = await_type(s, POOL_CHALLENGE, deadline);
+		h = pool_attempt_await(s, a, POOL_CHALLENGE, deadline);
 		if (IS_ERR(h))
 			return PTR_ERR(h);
 		challenge = (const void *)(h + 1);
@@ -162,6 +66,7 @@ static int await_challenge(struct pool_session *s, struct attempt *a)
 			break;
 		pool_count(malformed);
 	}
+	a->challenged = true;
 	a->difficulty = be16_to_cpu(challenge->difficulty);
 	if (a->difficulty > DIFFICULTY_MOST) {
 		pool_count(too_difficult);
@@ -181,10 +86,12 @@ static int await_challenge(struct pool_session *s, struct attempt *a)
 	}
 	memcpy(a->seed, challenge->puzzle_seed, sizeof(a->seed));
 	memcpy(s->id, h->session_id, sizeof(s->id));
+	if (s->conn->raw)
+		pool_raw_set_id(s->conn, s->id);
 	return 0;
 }
 
-static int solve(struct attempt *a)
+static int solve(struct pool_attempt *a)
 {
 	unsigned long deadline = jiffies + SEARCH_LIMIT;
 	u64 n;
@@ -206,7 +113,7 @@ static int solve(struct attempt *a)
 	}
 }
 
-static int send_response(struct pool_session *s, const struct attempt *a)
+static int send_response(struct pool_session *s, struct pool_attempt *a)
 {
 	struct pool_txbuf *b = pool_txbuf_alloc(sizeof(struct pool_response));
 	struct pool_response *r;
@@ -239,30 +146,35 @@ static int send_response(struct pool_session *s, const struct attempt *a)
 	s->packets_sent = 1;
 	pool_count(packets_sent);
 
-	mutex_lock(&s->conn->tx_lock);
-	pool_conn_queue(s->conn, b);
-	pool_conn_flush(s->conn);
-	mutex_unlock(&s->conn->tx_lock);
-	return 0;
+	return pool_attempt_send(s->conn, a, b, pool_response_repeats);
 }
 
-static int await_ack(struct pool_session *s)
+static int await_ack(struct pool_session *s, struct pool_attempt *a)
 {
 	unsigned long deadline = jiffies + ACK_WAIT;
+	bool forged = false;
 	struct pool_hdr *h;
 	u64 seq;
 
 	for (;;) {
-		h = await_type(s, POOL_ACK, deadline);
+		h = pool_attempt_await(s, a, POOL_ACK, deadline);
 		if (IS_ERR(h))
-			return PTR_ERR(h);
+			return forged && h == ERR_PTR(-ETIMEDOUT) ? -EBADMSG : PTR_ERR(h);
 		if (memcmp(h->session_id, s->id, POOL_ID_LEN)) {
 			pool_count(unknown_session);
 			continue;
 		}
 		if (!pool_keys_verify(&s->keys, h)) {
 			pool_count_error(auth_fail, POOL_CODE_AUTH_FAIL, s->conn);
-			return -EBADMSG;	/* HS-11 */
+			if (!s->conn->raw)
+				return -EBADMSG;	/* HS-11 */
+			forged = true;			/* E-39: by anybody */
+			continue;
+		}
+		/* E-38: voids have the same ack. */
+		if (s->conn->raw && h->flags) {
+			pool_count(unexpected_type);
+			continue;
 		}
 		seq = be64_to_cpu(h->seq);
 		if (seq < POOL_SEQ_SERVER || seq >= POOL_SEQ_SERVER_END) {
@@ -277,14 +189,17 @@ static int await_ack(struct pool_session *s)
 		s->window.seen = ~0ULL;
 		s->packets_recv = 1;
 		pool_count(packets_received);
+		if (s->rel)
+			s->rel->welcome = *h;
 		return 0;
 	}
 }
 
-static int handshake(struct pool_session *s, struct attempt *a)
+static int handshake(struct pool_session *s, struct pool_attempt *a)
 {
-	int err = tcp_connect(s->conn);
+	int err;
 
+	err = s->conn->raw ? 0 : pool_attempt_tcp(s->conn);
 	if (err)
 		return err == -ERESTARTSYS ? -EINTR : err;
 	err = send_init(s, a);
@@ -300,38 +215,48 @@ static int handshake(struct pool_session *s, struct attempt *a)
 	if (err)
 		return err;
 	err = send_response(s, a);
+	if (err && !s->conn->raw)
+		return err;
+	err = await_ack(s, a);
 	if (err)
 		return err;
-	err = await_ack(s);
-	if (err)
-		return err;
-	return pool_conn_grow(s->conn);
+	return s->conn->raw ? 0 : pool_conn_grow(s->conn);
 }
 
-int pool_connect(const struct in6_addr *peer, u16 port)
+static struct pool_conn *open_conn(const struct in6_addr *peer, bool raw, int *err)
 {
 	int family = ipv6_addr_v4mapped(peer) ? AF_INET : AF_INET6;
-	struct pool_session *s;
-	struct attempt a = {};
 	struct pool_conn *c;
 	struct socket *sock;
+
+	*err = -ENOMEM;
+	if (raw)
+		return pool_raw_conn_alloc(peer->s6_addr32[3], 0, POOL_PHASE_CLIENT);
+	*err = sock_create_kern(&init_net, family, SOCK_STREAM, IPPROTO_TCP, &sock);
+	if (*err)
+		return NULL;
+	c = pool_conn_alloc(sock, POOL_PHASE_CLIENT);
+	if (c)
+		c->peer = *peer;
+	else
+		*err = -ENOMEM;
+	return c;
+}
+
+/* unanswered: no CHALLENGE came, and nobody refused either. */
+static int connect_over(const struct in6_addr *peer, u16 port, bool raw, unsigned long challenge_wait,
+			bool *unanswered)
+{
+	struct pool_attempt a = { .challenge_wait = challenge_wait };
+	struct pool_session *s;
+	struct pool_conn *c;
 	int err;
 
-	if (pool_compromised())
-		return -EKEYREJECTED;	/* ABI-12 */
-	if (pool_table_full()) {
-		pool_count_error(no_slot, POOL_CODE_OVERLOAD, NULL);
-		pr_info("pool: no slot for another session\n");
-		return -ENOSPC;
-	}
-	err = sock_create_kern(&init_net, family, SOCK_STREAM, IPPROTO_TCP, &sock);
-	if (err)
-		return err;
-	c = pool_conn_alloc(sock, POOL_PHASE_CLIENT);
+	*unanswered = false;
+	c = open_conn(peer, raw, &err);
 	if (!c)
-		return -ENOMEM;
+		return err;
 	pool_conn_get(c);
-	c->peer = *peer;
 	c->peer_port = port;
 	s = pool_session_alloc(c, POOL_CLIENT);
 	if (!s) {
@@ -354,10 +279,17 @@ int pool_connect(const struct in6_addr *peer, u16 port)
 	err = s->index;
 	mutex_unlock(&c->rx_lock);
 	net_info_ratelimited("pool: session %d established with %pI6c\n", s->index, &c->peer);
-	pool_conn_attach(c);
+	if (raw) {
+		pool_owe_ack(s, false);		/* the handshake ACK's (TRN-06) */
+		pool_conn_kick_rx(c);
+	} else {
+		pool_conn_attach(c);
+	}
 	goto out;
 
 remove:
+	*unanswered = !a.challenged && err != -EINTR && err != -ECONNREFUSED && err != -EPROTONOSUPPORT &&
+		      err != -ECONNRESET;
 	pool_count(handshakes_failed);
 	if (err == -ETIMEDOUT)
 		pool_count(handshake_timeouts);
@@ -366,9 +298,50 @@ remove:
 kill:
 	pool_conn_kill(c);
 out:
+	kvfree(a.sent);
 	memzero_explicit(&a, sizeof(a));
 	if (s)
 		pool_session_put(s);
 	pool_conn_put(c);
 	return err;
+}
+
+/* Section 4: which transport, and when to give up raw IP. */
+int pool_connect(const struct in6_addr *peer, u16 port)
+{
+	enum pool_transport transport = pool_transport;
+	bool unanswered;
+	int err;
+
+	if (pool_compromised())
+		return -EKEYREJECTED;	/* ABI-12 */
+	if (pool_table_full()) {
+		pool_count_error(no_slot, POOL_CODE_OVERLOAD, NULL);
+		pr_info("pool: no slot for another session\n");
+		return -ENOSPC;
+	}
+	if (transport != POOL_OVER_TCP && !ipv6_addr_v4mapped(peer)) {
+		if (transport == POOL_OVER_RAW)
+			return -EAFNOSUPPORT;
+		transport = POOL_OVER_TCP;
+	}
+	if (transport != POOL_OVER_TCP && !capable(CAP_NET_RAW)) {
+		/* TRN-05 */
+		pr_info("pool: raw IP needs CAP_NET_RAW\n");
+		if (transport == POOL_OVER_RAW)
+			return -EPERM;
+		transport = POOL_OVER_TCP;
+	}
+	switch (transport) {
+	case POOL_OVER_RAW:
+		return connect_over(peer, port, true, CHALLENGE_WAIT, &unanswered);
+	case POOL_OVER_AUTO:
+		err = connect_over(peer, port, true, AUTO_WAIT, &unanswered);
+		if (!unanswered)
+			return err;
+		pr_info("pool: no answer over raw IP from %pI6c, going on over TCP\n", peer);
+		fallthrough;
+	default:
+		return connect_over(peer, port, false, CHALLENGE_WAIT, &unanswered);
+	}
 }

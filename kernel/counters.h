@@ -10,13 +10,14 @@ struct seq_file;
 #define POOL_COUNTERS(x) \
 	x(version_mismatch) x(malformed) x(unknown_type) x(unexpected_type) x(unknown_session) \
 	x(spoofed) x(auth_fail) x(decrypt_fail) x(replay_drops) x(reflected) x(bad_ack) \
-	x(stale_init) x(duplicate) x(overload) x(unsubscribed) x(frag_timeout) x(config_reject) \
+	x(stale_init) x(duplicate) x(out_of_window) x(overload) x(unsubscribed) x(frag_timeout) x(config_reject) \
 	x(journal_full) x(journal_broken) x(not_permitted) x(unsolicited) x(integrity_fail) x(integrity_limited) \
 	x(announce_limited) x(peers_full) \
 	x(packets_lost) x(not_implemented) \
 	x(bad_session_id) x(stale_response) x(bad_puzzle) x(low_order_key) x(bad_proof) x(no_slot) \
 	x(too_difficult) x(no_randomness) x(frag_evicted) x(no_memory) \
-	x(packets_sent) x(packets_received) x(challenges_sent) x(handshakes_completed) \
+	x(packets_sent) x(packets_received) x(packets_resent) x(send_failures) \
+	x(challenges_sent) x(handshakes_completed) \
 	x(handshakes_failed) x(handshake_timeouts) x(handshakes_evicted) x(sessions_ended) x(peers_dead) \
 	x(multicast_failures) x(errors_not_journalled)
 

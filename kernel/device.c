@@ -55,7 +55,7 @@ static struct pool_session *get_active(u32 index)
 	s = pool_session_find(index);
 	if (!s)
 		return ERR_PTR(-ENOTCONN);
-	if (READ_ONCE(s->state) != POOL_ESTABLISHED && READ_ONCE(s->state) != POOL_REKEYING) {
+	if (!pool_session_active(s)) {
 		pool_session_put(s);
 		return ERR_PTR(-ENOTCONN);
 	}
@@ -177,9 +177,10 @@ static long do_close(void __user *arg)
 	s = get_active(index);
 	if (IS_ERR(s))
 		return PTR_ERR(s);
-	/* What a rekey holds back goes out first, if that ends soon (E-98). */
-	wait_event_interruptible_timeout(s->conn->tx_wait, !READ_ONCE(s->held_count) || READ_ONCE(s->ended),
-					 5 * HZ);
+	/* What a rekey holds back goes out first, if that ends soon (E-98); over raw IP parting sees to that. */
+	if (!s->rel)
+		wait_event_interruptible_timeout(s->conn->tx_wait,
+						 !READ_ONCE(s->held_count) || READ_ONCE(s->ended), 5 * HZ);
 	pool_session_end(s, POOL_CLOSE_EMPTY, "closed here");
 	pool_session_put(s);
 	return 0;

@@ -9,7 +9,11 @@
 #include "parts.h"
 #include "session.h"
 
-#define FRAG_TIMEOUT_NS	(5ULL * NSEC_PER_SEC)
+/* FRAG-04; over raw IP a lost fragment may take that long (E-89). */
+static u64 frag_timeout_ns(const struct pool_session *s)
+{
+	return (s->rel ? 60ULL : 5ULL) * NSEC_PER_SEC;
+}
 
 static void reassembly_free(struct pool_reassembly *r)
 {
@@ -80,7 +84,7 @@ static struct pool_reassembly *reassembly_start(struct pool_session *s, u32 msg_
 	r->channel = channel;
 	r->touched_ns = ktime_get_ns();
 	if (s->due[POOL_PART_FRAGMENTS] == POOL_NEVER)
-		pool_part_set(s, POOL_PART_FRAGMENTS, r->touched_ns + FRAG_TIMEOUT_NS);
+		pool_part_set(s, POOL_PART_FRAGMENTS, r->touched_ns + frag_timeout_ns(s));
 	return r;
 }
 
@@ -173,11 +177,11 @@ void pool_fragments_timer(struct pool_session *s, u64 now)
 
 		if (!r->msg)
 			continue;
-		if (now >= r->touched_ns + FRAG_TIMEOUT_NS) {
+		if (now >= r->touched_ns + frag_timeout_ns(s)) {
 			pool_count_error(frag_timeout, POOL_CODE_FRAG_TIMEOUT, s->conn);
 			reassembly_free(r);
 		} else {
-			next = min(next, r->touched_ns + FRAG_TIMEOUT_NS);
+			next = min(next, r->touched_ns + frag_timeout_ns(s));
 		}
 	}
 	pool_part_set(s, POOL_PART_FRAGMENTS, next);

@@ -117,15 +117,13 @@ void pool_journal_config(u32 before, u32 after, const char *detail, ...)
 	va_end(args);
 }
 
-void pool_journal_error(u8 code, const struct pool_conn *c, const char *what)
+static void journal_error(u8 code, const char *peer, const char *what)
 {
 	typeof(&categories[0]) category = &categories[code < POOL_CODE_COUNT ? code : 0];
 	u32 version = pool_config_version(), len;
-	char detail[POOL_DETAIL_MAX + 1], peer[POOL_PEER_STR] = "";
+	char detail[POOL_DETAIL_MAX + 1];
 	u64 now = ktime_get_ns(), *oldest;
 
-	if (c)
-		pool_peer_str(peer, c);
 	mutex_lock(&journal_lock);
 	oldest = &category->written_ns[category->next];
 	if (*oldest && now - *oldest < NSEC_PER_SEC) {
@@ -136,13 +134,29 @@ void pool_journal_error(u8 code, const struct pool_conn *c, const char *what)
 	}
 	*oldest = now;
 	category->next = (category->next + 1) % ERRORS_PER_SECOND;
-	len = scnprintf(detail, sizeof(detail), "0x%02x %s%s%s", code, peer, c ? " " : "", what);
+	len = scnprintf(detail, sizeof(detail), "0x%02x %s%s%s", code, peer, *peer ? " " : "", what);
 	if (category->suppressed)
 		len += scnprintf(detail + len, sizeof(detail) - len, " (and %u more before)",
 				 category->suppressed);
 	category->suppressed = 0;
 	append_locked(POOL_CHANGE_ERROR, version, version, detail, len);
 	mutex_unlock(&journal_lock);
+}
+
+void pool_journal_error(u8 code, const struct pool_conn *c, const char *what)
+{
+	char peer[POOL_PEER_STR] = "";
+
+	if (c)
+		pool_peer_str(peer, c);
+	journal_error(code, peer, what);
+}
+
+void pool_journal_error_from(u8 code, const struct in6_addr *ip, u16 port, const char *what)
+{
+	char peer[POOL_PEER_STR];
+
+	journal_error(code, pool_address_str(peer, ip, port), what);
 }
 
 u32 pool_journal_entries(void)

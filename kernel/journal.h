@@ -14,6 +14,7 @@
 
 #define POOL_JOURNAL_RING	1024	/* JRN-02 */
 
+struct in6_addr;
 struct pool_conn;
 struct pool_session;
 struct seq_operations;
@@ -36,6 +37,7 @@ __printf(2, 3) void pool_journal(enum pool_change type, const char *detail, ...)
 __printf(3, 4) void pool_journal_config(u32 before, u32 after, const char *detail, ...);
 /* An ERROR of a category of section 15, at most ten a second (ERR-01); c may be NULL. */
 void pool_journal_error(u8 code, const struct pool_conn *c, const char *what);
+void pool_journal_error_from(u8 code, const struct in6_addr *ip, u16 port, const char *what);
 
 /* Count a discard that belongs to an error category, and journal it. */
 #define pool_count_error(name, code, c) \

@@ -8,6 +8,8 @@
 #include "compat.h"
 #include "conn.h"
 #include "counters.h"
+#include "params.h"
+#include "raw.h"
 #include "session.h"
 
 #define PENDING_MAX	256	/* HS-09 */
@@ -149,48 +151,65 @@ static struct socket *open_listener(u16 port)
 	return sock;
 }
 
-int pool_listener_start(u16 port)
+static void listen_tcp(struct socket *sock)
 {
-	struct socket *sock;
-	int err = 0;
-
-	if (!port)
-		return -EINVAL;
-	mutex_lock(&pool_listener_lock);
-	if (listen_sock) {
-		err = -EALREADY;
-		goto out;
-	}
-	sock = open_listener(port);
-	if (IS_ERR(sock)) {
-		err = PTR_ERR(sock);
-		goto out;
-	}
 	spin_lock(&pending_lock);
 	WRITE_ONCE(pending_closed, false);
 	spin_unlock(&pending_lock);
 	listen_sock = sock;
-	WRITE_ONCE(listen_port, port);
 	write_lock_bh(&sock->sk->sk_callback_lock);
 	default_data_ready = sock->sk->sk_data_ready;
 	sock->sk->sk_data_ready = listen_data_ready;
 	write_unlock_bh(&sock->sk->sk_callback_lock);
 	/* Whoever connected before the callback was there. */
 	queue_work(pool_wq, &accept_work);
+}
+
+int pool_listener_start(u16 port)
+{
+	bool raw = pool_transport != POOL_OVER_TCP;
+	struct socket *sock;
+	int err = 0;
+
+	if (!port)
+		return -EINVAL;
+	if (raw && !capable(CAP_NET_RAW)) {
+		/* TRN-05 */
+		pr_info("pool: listening on raw IP needs CAP_NET_RAW\n");
+		if (pool_transport == POOL_OVER_RAW)
+			return -EPERM;
+		raw = false;
+	}
+	mutex_lock(&pool_listener_lock);
+	if (listen_port) {
+		err = -EALREADY;
+		goto out;
+	}
+	if (pool_transport != POOL_OVER_RAW) {
+		sock = open_listener(port);
+		if (IS_ERR(sock)) {
+			err = PTR_ERR(sock);
+			goto out;
+		}
+		listen_tcp(sock);
+	}
+	if (raw)
+		pool_raw_listen(true);
+	WRITE_ONCE(listen_port, port);
 	pool_announce_start(port);
-	pr_info("pool: listening on port %u\n", port);
+	if (listen_sock)
+		pr_info("pool: listening on port %u\n", port);
+	if (raw)
+		pr_info("pool: listening on raw IP\n");
 out:
 	mutex_unlock(&pool_listener_lock);
 	return err;
 }
 
-void pool_listener_stop(void)
+static void stop_tcp(void)
 {
 	struct pool_conn *c;
 
-	mutex_lock(&pool_listener_lock);
-	if (!listen_sock)
-		goto out;
 	spin_lock(&pending_lock);
 	WRITE_ONCE(pending_closed, true);
 	spin_unlock(&pending_lock);
@@ -200,10 +219,8 @@ void pool_listener_stop(void)
 	/* A callback may be past the point of being taken away: let it finish before the work is. */
 	synchronize_rcu();
 	cancel_work_sync(&accept_work);
-	pool_announce_stop();
 	sock_release(listen_sock);
 	listen_sock = NULL;
-	WRITE_ONCE(listen_port, 0);
 
 	for (;;) {
 		spin_lock(&pending_lock);
@@ -217,8 +234,19 @@ void pool_listener_stop(void)
 			break;
 		pool_conn_kill(c);
 	}
-	pr_info("pool: no longer listening\n");
-out:
+}
+
+void pool_listener_stop(void)
+{
+	mutex_lock(&pool_listener_lock);
+	if (listen_port) {
+		pool_announce_stop();
+		pool_raw_listen(false);
+		if (listen_sock)
+			stop_tcp();
+		WRITE_ONCE(listen_port, 0);
+		pr_info("pool: no longer listening\n");
+	}
 	mutex_unlock(&pool_listener_lock);
 }
 

@@ -11,6 +11,7 @@
 #include "params.h"
 #include "peers.h"
 #include "proc.h"
+#include "raw.h"
 #include "selftest.h"
 #include "session.h"
 
@@ -21,7 +22,7 @@ uint pool_integrity_sec = 45;
 static char *peers = "";
 static uint difficulty = 16, heartbeat_sec = 5, rekey_packets = 1 << 28, rekey_sec = 3600;
 module_param(transport, charp, 0444);
-MODULE_PARM_DESC(transport, "transport of new sessions: tcp (raw and auto are not built yet)");
+MODULE_PARM_DESC(transport, "transport of new sessions: tcp, raw (IP protocol 253) or auto (raw, and tcp where that is not answered)");
 module_param(version, uint, 0444);
 MODULE_PARM_DESC(version, "protocol version: 1 (2 is not built yet)");
 module_param(difficulty, uint, 0444);
@@ -39,6 +40,13 @@ MODULE_PARM_DESC(peers, "peers always known: ip:port[:pubkey], an IPv6 address i
 module_param_named(remote_admin, pool_remote_admin, bool, 0444);
 MODULE_PARM_DESC(remote_admin, "may peers change the configuration and read the journal: Y or N");
 
+static const char *const transports[] = {
+	[POOL_OVER_TCP] = "tcp",
+	[POOL_OVER_RAW] = "raw",
+	[POOL_OVER_AUTO] = "auto",
+};
+
+enum pool_transport pool_transport;
 struct workqueue_struct *pool_wq;
 u8 pool_node_pubkey[POOL_KEY_LEN];
 static u8 node_private[POOL_KEY_LEN];
@@ -60,15 +68,14 @@ static int check_params(void)
 		.mtu_max = POOL_MTU_MOST,
 	};
 	const char *wrong;
+	int err;
 
-	if (!strcmp(transport, "raw") || !strcmp(transport, "auto")) {
-		pr_err("pool: transport=%s is not built yet, only tcp is\n", transport);
-		return -EOPNOTSUPP;
-	}
-	if (strcmp(transport, "tcp")) {
+	err = match_string(transports, ARRAY_SIZE(transports), transport);
+	if (err < 0) {
 		pr_err("pool: transport must be tcp, raw or auto\n");
 		return -EINVAL;
 	}
+	pool_transport = err;
 	if (version == 2) {
 		pr_err("pool: version=2 is not built yet, only 1 is\n");
 		return -EOPNOTSUPP;
@@ -125,10 +132,17 @@ static int __init load(void)
 		err = -ENOMEM;
 		goto journal;
 	}
+	if (pool_transport != POOL_OVER_TCP) {
+		err = pool_raw_start();
+		if (err) {
+			pr_err("pool: cannot open a raw IP socket (%d)\n", err);
+			goto workqueue;
+		}
+	}
 	err = pool_proc_init();
 	if (err) {
 		pr_err("pool: cannot create /proc/pool (%d)\n", err);
-		goto workqueue;
+		goto raw;
 	}
 	err = pool_device_init();
 	if (err) {
@@ -137,11 +151,14 @@ static int __init load(void)
 	}
 	pool_cookie_start();
 	pool_attest_start();
-	pr_info("pool: version %s loaded, protocol %d, transport tcp\n", THIS_MODULE->version, POOL_VERSION);
+	pr_info("pool: version %s loaded, protocol %d, transport %s\n", THIS_MODULE->version, POOL_VERSION,
+		transports[pool_transport]);
 	return 0;
 
 proc:
 	pool_proc_exit();
+raw:
+	pool_raw_stop();
 workqueue:
 	destroy_workqueue(pool_wq);
 journal:
@@ -166,6 +183,7 @@ static void __exit pool_module_exit(void)
 	pool_listener_stop();
 	pool_sessions_shutdown();
 	pool_conns_shutdown();
+	pool_raw_stop();
 	pool_cookie_exit();
 	pool_conns_await_freed();
 	destroy_workqueue(pool_wq);
@@ -181,7 +199,7 @@ static void __exit pool_module_exit(void)
 module_init(pool_module_init);
 module_exit(pool_module_exit);
 
-MODULE_DESCRIPTION("POOL, Protected Orchestrated Overlay Link: encrypted sessions over TCP");
+MODULE_DESCRIPTION("POOL, Protected Orchestrated Overlay Link: encrypted sessions over TCP and raw IP");
 MODULE_AUTHOR("poolproof");
 MODULE_LICENSE("GPL");
 MODULE_VERSION("0.1.0");

@@ -71,7 +71,7 @@ void pool_mtu_start(struct pool_session *s)
 	m->bound_low = params.mtu_min;
 	m->bound_high = params.mtu_max;
 	m->quiet_until = s->started_ns + DELAY_NS;
-	WRITE_ONCE(s->mtu, m->bound_high);
+	WRITE_ONCE(s->mtu, s->rel ? m->bound_low : m->bound_high);	/* MTU-02 */
 	pool_part_set(s, POOL_PART_MTU, m->quiet_until);
 }
 

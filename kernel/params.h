@@ -4,6 +4,11 @@
 
 #include <linux/types.h>
 
+enum pool_transport { POOL_OVER_TCP, POOL_OVER_RAW, POOL_OVER_AUTO };
+
+/* What the node listens on and connects over. */
+extern enum pool_transport pool_transport;
+
 /* The node's static key pair, made at load. */
 extern u8 pool_node_pubkey[32];
 

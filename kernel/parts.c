@@ -3,6 +3,8 @@
 #include <linux/jiffies.h>
 #include "conn.h"
 #include "parts.h"
+#include "rekey.h"
+#include "reliable.h"
 #include "session.h"
 
 /* receive_driven: waits for something from the peer, so it stands still while nothing is read (DATA-04). */
@@ -14,6 +16,7 @@ static const struct {
 	[POOL_PART_SILENCE]   = { pool_silence_timer, true },
 	[POOL_PART_FRAGMENTS] = { pool_fragments_timer, true },
 	[POOL_PART_REKEY]     = { pool_rekey_timer, true },
+	[POOL_PART_RELIABLE]  = { pool_reliable_timer, false },
 	[POOL_PART_CONFIG]    = { pool_configure_timer, false },
 	[POOL_PART_REPLICA]   = { pool_replica_timer, false },
 	[POOL_PART_MTU]       = { pool_mtu_timer, true },

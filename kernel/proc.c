@@ -87,8 +87,8 @@ static int telemetry_show(struct seq_file *m, void *v)
 
 static void details_line(struct seq_file *m, struct pool_session *s)
 {
-	seq_printf(m, "idx=%d id=%*phN role=%s transport=tcp version=%d epoch=%u mtu=%u subs=", s->index,
-		   POOL_ID_LEN, s->id, s->role == POOL_CLIENT ? "client" : "server", POOL_VERSION,
+	seq_printf(m, "idx=%d id=%*phN role=%s transport=%s version=%d epoch=%u mtu=%u subs=", s->index,
+		   POOL_ID_LEN, s->id, s->role == POOL_CLIENT ? "client" : "server", s->conn->raw ? "raw" : "tcp", POOL_VERSION,
 		   READ_ONCE(s->rekey.epoch), READ_ONCE(s->mtu));
 	if (bitmap_empty(s->subscribed, POOL_CHANNELS))
 		seq_puts(m, "none");

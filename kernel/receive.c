@@ -4,6 +4,7 @@
 #include "counters.h"
 #include "journal.h"
 #include "parts.h"
+#include "reliable.h"
 #include "session.h"
 
 /* WIRE-03, WIRE-08, D-01: what no packet of any state may be. */
@@ -27,7 +28,7 @@ static bool payload_malformed(const struct pool_hdr *h)
 	return len && !(pool_hdr_flags(h) & POOL_F_ENCRYPTED);
 }
 
-static bool window_fresh(const struct pool_window *w, u64 seq)
+bool pool_window_fresh(const struct pool_window *w, u64 seq)
 {
 	u64 behind;
 
@@ -68,18 +69,39 @@ static void receive_close(struct pool_session *s, const u8 *plaintext, u32 len)
 		pool_count(malformed);
 		return;
 	}
+	if (s->rel)
+		pool_owe_ack(s, true);		/* before the keys are gone */
 	snprintf(why, sizeof(why), "closed by the peer, code %u", len ? plaintext[0] : 0);
 	pool_session_end_locked(s, POOL_CLOSE_NONE, why);
 }
 
-/* What the state table let pass; old_keys: it came under those that a rekey replaced. */
-static void act(struct pool_session *s, const struct pool_hdr *h, const u8 *plaintext, u32 len, bool old_keys)
+static bool ack_valid(const struct pool_session *s, u64 ack)
 {
+	return ack >= s->tx_first && ack < READ_ONCE(s->tx_next);
+}
+
+/* An ACK that may acknowledge something we sent. */
+static void acknowledged(struct pool_session *s, const struct pool_hdr *h)
+{
+	u64 ack = be64_to_cpu(h->ack);
+
+	if (!ack_valid(s, ack))
+		return;
+	pool_rtt_acked(s, ack);
+	pool_configure_acked(s, h);
+	pool_vigil_acked(s, ack);
+}
+
+void pool_session_act(struct pool_session *s, const struct pool_hdr *h, const u8 *plaintext, u32 len, bool old_keys)
+{
+	if (!pool_state_takes(s->state, pool_hdr_type(h)))
+		return;
 	switch (pool_hdr_type(h)) {
 	case POOL_DATA:
 		pool_data_receive(s, h, plaintext, len);
 		break;
 	case POOL_ACK:
+		acknowledged(s, h);
 		break;
 	case POOL_HEARTBEAT:
 		pool_heartbeat_receive(s, plaintext, len);
@@ -116,30 +138,24 @@ static const struct pool_keys *keys_of(const struct pool_session *s, const struc
 {
 	if (pool_keys_verify(&s->keys, h))
 		return &s->keys;
-	if (s->rekey.old_valid && pool_keys_verify(&s->rekey.old, h))
+	if (s->rekey.old_valid && !pool_rekey_outdated(s, be64_to_cpu(h->seq)) && pool_keys_verify(&s->rekey.old, h))
 		return &s->rekey.old;
 	return NULL;
 }
 
-/* A packet that opened enters the books. */
-static void commit(struct pool_session *s, u64 seq)
+/* A packet that opened enters the books; numbered: its seq is its own (TRN-04). */
+static void commit(struct pool_session *s, u64 seq, bool numbered)
 {
 	s64 lost;
 
-	window_commit(&s->window, seq, &lost);
-	WRITE_ONCE(s->packets_lost, s->packets_lost + lost);
-	pool_count_add(packets_lost, lost);
-	WRITE_ONCE(s->packets_recv, s->packets_recv + 1);
+	if (numbered) {
+		window_commit(&s->window, seq, &lost);
+		WRITE_ONCE(s->packets_lost, s->packets_lost + lost);
+		pool_count_add(packets_lost, lost);
+		WRITE_ONCE(s->packets_recv, s->packets_recv + 1);
+	}
 	pool_count(packets_received);
 	s->last_rx_ns = ktime_get_ns();
-}
-
-/* An ACK that acknowledges something we sent. */
-static void acknowledged(struct pool_session *s, const struct pool_hdr *h, u64 ack)
-{
-	pool_rtt_acked(s, ack);
-	pool_configure_acked(s, h);
-	pool_vigil_acked(s, ack);
 }
 
 static bool answered_itself(u8 type)
@@ -167,6 +183,7 @@ int pool_session_receive(struct pool_session *s, struct pool_hdr *h)
 	u32 len = pool_hdr_payload_len(h);
 	/* Only the end of a RESPONSE is sealed; one that comes now is still opened before it is discarded. */
 	u32 sealed_from = type == POOL_RESPONSE ? offsetof(struct pool_response, sealed_proof) : 0;
+	bool numbered = !s->rel || pool_reliable_numbered(h);
 	const struct pool_keys *keys;
 	bool old_keys;
 
@@ -194,6 +211,8 @@ int pool_session_receive(struct pool_session *s, struct pool_hdr *h)
 	keys = keys_of(s, h);
 	if (!keys) {
 		pool_count_error(auth_fail, POOL_CODE_AUTH_FAIL, s->conn);
+		if (s->rel)
+			return POOL_RX_NEXT;	/* anybody can send a datagram (SEAL-06) */
 		pool_session_end_locked(s, POOL_CODE_AUTH_FAIL, "a packet without a valid hmac");
 		return POOL_RX_STOP;
 	}
@@ -201,36 +220,45 @@ int pool_session_receive(struct pool_session *s, struct pool_hdr *h)
 		pool_count_error(reflected, POOL_CODE_SEQ_INVALID, s->conn);
 		return POOL_RX_NEXT;
 	}
-	if (!window_fresh(&s->window, seq)) {
+	if (s->rel) {
+		if (numbered ? !pool_reliable_admits(s, h) : pool_reliable_welcomed_again(s, h))
+			return POOL_RX_NEXT;
+	} else if (!pool_window_fresh(&s->window, seq)) {
 		pool_count_error(replay_drops, POOL_CODE_SEQ_INVALID, s->conn);
 		return POOL_RX_NEXT;
 	}
 	if (len) {
 		if (!pool_keys_open(keys, h, sealed_from)) {
 			pool_count_error(decrypt_fail, POOL_CODE_DECRYPT_FAIL, s->conn);
+			if (s->rel)
+				return POOL_RX_NEXT;
 			pool_session_end_locked(s, POOL_CODE_DECRYPT_FAIL, "a packet without a valid tag");
 			return POOL_RX_STOP;
 		}
 		len -= sealed_from + POOL_TAG_LEN;
 	}
 
-	commit(s, seq);
+	commit(s, seq, numbered);
 	/* A CONFIG is decided on before anything acknowledges it (E-44). */
-	if (!answered_itself(type))
+	if (!s->rel && !answered_itself(type))
 		WRITE_ONCE(s->rx_ack, s->window.highest);
 	old_keys = keys != &s->keys;
 	if (!old_keys)
-		pool_rekey_verified(s);
+		pool_rekey_verified(s, seq);
 	if (pool_rekey_wanted(s))
 		pool_part_kick(s, POOL_PART_REKEY);
-	if (ack < s->tx_first || ack >= READ_ONCE(s->tx_next))
+	if (type != POOL_RESPONSE && !ack_valid(s, ack))	/* whose ack is none (E-11) */
 		pool_count(bad_ack);
-	else if (type == POOL_ACK)
-		acknowledged(s, h, ack);
+	else if (s->rel)
+		pool_reliable_acked(s, ack);
+	if (s->rel) {
+		if (!s->ended)
+			pool_reliable_arrived(s, h, (const u8 *)(h + 1), len, old_keys, numbered);
+		return s->ended ? POOL_RX_STOP : POOL_RX_NEXT;
+	}
 	acknowledge(s, type, flags);
 
-	if (pool_state_takes(s->state, type))
-		act(s, h, (const u8 *)(h + 1), len, old_keys);
+	pool_session_act(s, h, (const u8 *)(h + 1), len, old_keys);
 	WRITE_ONCE(s->rx_ack, s->window.highest);
 	return s->ended ? POOL_RX_STOP : POOL_RX_NEXT;
 }

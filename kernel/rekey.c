@@ -5,10 +5,11 @@
 #include "counters.h"
 #include "journal.h"
 #include "rekey.h"
+#include "reliable.h"
 #include "session.h"
 
 #define ANSWER_NS	(60ULL * NSEC_PER_SEC)	/* RK-04, RK-05 */
-
+#define OLD_KEYS_NS	(2ULL * NSEC_PER_SEC)	/* RK-04, raw IP */
 #define OVERDUE_NS	(120ULL * NSEC_PER_SEC)	/* RK-05 */
 #define OVERDUE_PACKETS	(1 << 20)
 
@@ -34,20 +35,26 @@ bool pool_rekey_wanted(const struct pool_session *s)
 	return READ_ONCE(s->state) == POOL_ESTABLISHED && worn(s);
 }
 
+/* Over raw IP a proposal is resent like everything else. */
+static int most_repeats(const struct pool_session *s)
+{
+	return s->rel ? 0 : ARRAY_SIZE(repeat_sec);
+}
+
 static void rekey_schedule(struct pool_session *s)
 {
 	struct pool_rekey *r = &s->rekey;
 	u64 due;
 
 	if (s->state == POOL_REKEYING && !r->asked) {
-		due = r->proposed_ns + (r->repeats < ARRAY_SIZE(repeat_sec) ?
+		due = r->proposed_ns + (r->repeats < most_repeats(s) ?
 					repeat_sec[r->repeats] * NSEC_PER_SEC : ANSWER_NS);
 	} else if (r->asked || r->overdue_ns) {
 		due = ktime_get_ns() + NSEC_PER_SEC;
 	} else {
 		due = r->since_ns + pool_config_params().rekey_sec * NSEC_PER_SEC;
 		if (r->old_valid)
-			due = min(due, r->unused_ns + ANSWER_NS);
+			due = min(due, r->drop_ns ?: r->unused_ns + ANSWER_NS);
 	}
 	pool_part_set(s, POOL_PART_REKEY, due);
 }
@@ -77,22 +84,18 @@ static int make_key(u8 private[POOL_KEY_LEN], u8 public[POOL_KEY_LEN])
 	return pool_x25519_public(public, private) ? 0 : -EIO;
 }
 
-int pool_rekey_propose(struct pool_session *s)
+static int propose(struct pool_session *s)
 {
 	struct pool_rekey *r = &s->rekey;
-	int err;
+	int err = make_key(r->private, r->public);
 
-	lockdep_assert_held(&s->conn->rx_lock);
-	if (s->ended)
-		return -ENOTCONN;
-	if (s->state == POOL_REKEYING)
-		return -EALREADY;
-	if (r->old_valid)
-		return -EBUSY;		/* E-84 */
-	err = make_key(r->private, r->public);
-	if (err)
-		return err;
 	mutex_lock(&s->conn->tx_lock);
+	r->wants = false;
+	if (err) {
+		pool_send_held_locked(s);
+		mutex_unlock(&s->conn->tx_lock);
+		return err;
+	}
 	WRITE_ONCE(s->state, POOL_REKEYING);
 	r->proposed_ns = ktime_get_ns();
 	r->repeats = 0;
@@ -102,12 +105,58 @@ int pool_rekey_propose(struct pool_session *s)
 	return 0;
 }
 
+/* RK-02: over raw IP only when nothing of our own is in flight. */
+static bool may_speak(const struct pool_session *s)
+{
+	return !s->rel || (!s->rel->flying && !s->rekey.unconfirmed);
+}
+
+bool pool_rekey_holds(const struct pool_session *s)
+{
+	const struct pool_rekey *r = &s->rekey;
+
+	return s->state == POOL_REKEYING || r->wants || r->asked || r->unconfirmed;
+}
+
+const struct pool_keys *pool_rekey_tx_keys(const struct pool_session *s)
+{
+	return s->rekey.unconfirmed ? &s->rekey.old : &s->keys;
+}
+
+int pool_rekey_propose(struct pool_session *s)
+{
+	struct pool_rekey *r = &s->rekey;
+	bool wait;
+
+	lockdep_assert_held(&s->conn->rx_lock);
+	if (s->ended || s->state == POOL_CLOSING)
+		return -ENOTCONN;
+	if (s->state == POOL_REKEYING || r->wants || r->asked)
+		return -EALREADY;
+	if (r->old_valid)
+		return -EBUSY;		/* E-84 */
+	mutex_lock(&s->conn->tx_lock);
+	wait = !may_speak(s);
+	r->wants = s->rel;		/* nothing new goes out meanwhile */
+	mutex_unlock(&s->conn->tx_lock);
+	return wait ? 0 : propose(s);
+}
+
+/* Packets are sealed with the new keys from now on (E-84). */
+static void completed(struct pool_session *s)
+{
+	struct pool_rekey *r = &s->rekey;
+	char peer[POOL_PEER_STR];
+
+	WRITE_ONCE(r->count, r->count + 1);
+	pool_journal(POOL_CHANGE_REKEY, "%s epoch %u", pool_peer_str(peer, s->conn), r->epoch);
+}
+
 /* The new keys from a fresh exchange and the old secret (RK-02); seq runs on. */
-static void switch_keys(struct pool_session *s, const u8 fresh[POOL_KEY_LEN])
+static void switch_keys(struct pool_session *s, const u8 fresh[POOL_KEY_LEN], bool accepted)
 {
 	struct pool_rekey *r = &s->rekey;
 	u8 ikm[2 * POOL_KEY_LEN];
-	char peer_name[POOL_PEER_STR];
 
 	lockdep_assert_held(&s->conn->rx_lock);
 	lockdep_assert_held(&s->conn->tx_lock);
@@ -117,6 +166,12 @@ static void switch_keys(struct pool_session *s, const u8 fresh[POOL_KEY_LEN])
 	memzero_explicit(ikm, sizeof(ikm));
 	r->old = s->keys;
 	r->old_valid = true;
+	r->drop_ns = 0;
+	r->unconfirmed = s->rel && accepted;
+	r->wants = false;
+	r->answered = false;
+	if (s->rel)
+		pool_reliable_rekeyed(s);
 	pool_keys_derive(&s->keys, s->shared);
 	memzero_explicit(r->private, sizeof(r->private));
 	r->accepted_any = false;
@@ -126,10 +181,10 @@ static void switch_keys(struct pool_session *s, const u8 fresh[POOL_KEY_LEN])
 	r->unused_ns = r->since_ns;
 	WRITE_ONCE(r->since_packets, s->packets_sent + s->packets_recv);
 	WRITE_ONCE(r->epoch, r->epoch + 1);
-	WRITE_ONCE(r->count, r->count + 1);
 	WRITE_ONCE(s->state, POOL_ESTABLISHED);
 	pool_vigil_rekeyed(s);
-	pool_journal(POOL_CHANGE_REKEY, "%s epoch %u", pool_peer_str(peer_name, s->conn), r->epoch);
+	if (!r->unconfirmed)
+		completed(s);
 	pool_send_held_locked(s);
 }
 
@@ -143,9 +198,9 @@ static void rekey_accept(struct pool_session *s, const u8 peer[POOL_KEY_LEN])
 	u8 private[POOL_KEY_LEN], public[POOL_KEY_LEN], fresh[POOL_KEY_LEN];
 	struct pool_rekey *r = &s->rekey;
 
-	r->asked = make_key(private, public);
-	if (r->asked) {
+	if (make_key(private, public)) {
 		/* Nothing changes; a second later there may be some (E-84). */
+		r->asked = true;
 		memmove(r->asked_public, peer, sizeof(r->asked_public));
 		rekey_schedule(s);
 		return;
@@ -156,9 +211,10 @@ static void rekey_accept(struct pool_session *s, const u8 peer[POOL_KEY_LEN])
 		goto out;
 	}
 	mutex_lock(&s->conn->tx_lock);
-	/* Without room to answer nothing happened: it will be proposed again. */
+	/* Without room to answer nothing happened: it will be proposed again, over raw IP it stays proposed. */
+	r->asked = s->rel;
 	if (!send_stage(s, STAGE_ACCEPT, r->epoch + 1, public)) {
-		switch_keys(s, fresh);
+		switch_keys(s, fresh, true);
 		r->accepted_any = true;
 		memcpy(r->accepted, peer, sizeof(r->accepted));
 	}
@@ -179,7 +235,7 @@ static void rekey_complete(struct pool_session *s, const u8 peer[POOL_KEY_LEN])
 		return;
 	}
 	mutex_lock(&s->conn->tx_lock);
-	switch_keys(s, fresh);
+	switch_keys(s, fresh, false);
 	mutex_unlock(&s->conn->tx_lock);
 	memzero_explicit(fresh, sizeof(fresh));
 	rekey_schedule(s);
@@ -209,7 +265,11 @@ void pool_rekey_receive(struct pool_session *s, const struct pool_hdr *h, const 
 		return;
 	}
 	if (w->stage == STAGE_ACCEPT) {
-		rekey_complete(s, w->pubkey);
+		/* What we sent under the old keys arrives first (E-85). */
+		r->answered = s->rel && s->rel->flying;
+		memcpy(r->answer_public, w->pubkey, POOL_KEY_LEN);
+		if (!r->answered)
+			rekey_complete(s, w->pubkey);
 		return;
 	}
 	if (s->state == POOL_REKEYING) {
@@ -225,17 +285,73 @@ void pool_rekey_receive(struct pool_session *s, const struct pool_hdr *h, const 
 			return;
 		}
 	}
-	rekey_accept(s, w->pubkey);
+	if (!s->rel) {
+		rekey_accept(s, w->pubkey);
+		return;
+	}
+	mutex_lock(&s->conn->tx_lock);
+	r->asked = true;
+	memcpy(r->asked_public, w->pubkey, POOL_KEY_LEN);
+	mutex_unlock(&s->conn->tx_lock);
+	pool_rekey_drained(s);
 }
 
-void pool_rekey_verified(struct pool_session *s)
+void pool_rekey_drained(struct pool_session *s)
+{
+	struct pool_rekey *r = &s->rekey;
+	bool now;
+
+	lockdep_assert_held(&s->conn->rx_lock);
+	if ((!r->wants && !r->asked && !r->answered) || s->ended || s->state == POOL_CLOSING)
+		return;
+	mutex_lock(&s->conn->tx_lock);
+	now = may_speak(s);
+	mutex_unlock(&s->conn->tx_lock);
+	if (!now)
+		return;
+	if (r->answered)
+		rekey_complete(s, r->answer_public);
+	else if (r->asked)
+		rekey_accept(s, r->asked_public);
+	else
+		propose(s);
+}
+
+bool pool_rekey_outdated(const struct pool_session *s, u64 seq)
+{
+	return s->rel && s->rekey.drop_ns && seq > s->rekey.lowest_new;
+}
+
+static void drop_old_keys(struct pool_rekey *r)
+{
+	r->old_valid = false;
+	r->drop_ns = 0;
+	memzero_explicit(&r->old, sizeof(r->old));
+}
+
+void pool_rekey_verified(struct pool_session *s, u64 seq)
 {
 	struct pool_rekey *r = &s->rekey;
 
 	if (!r->old_valid)
 		return;
-	r->old_valid = false;
-	memzero_explicit(&r->old, sizeof(r->old));
+	if (!s->rel) {
+		drop_old_keys(r);
+	} else if (!r->drop_ns) {
+		r->drop_ns = ktime_get_ns() + OLD_KEYS_NS;
+		r->lowest_new = seq;
+		mutex_lock(&s->conn->tx_lock);
+		if (r->unconfirmed) {
+			r->unconfirmed = false;
+			completed(s);
+		}
+		pool_send_held_locked(s);
+		mutex_unlock(&s->conn->tx_lock);
+		pool_rekey_drained(s);
+	} else {
+		r->lowest_new = min(r->lowest_new, seq);
+		return;
+	}
 	rekey_schedule(s);
 }
 
@@ -248,7 +364,7 @@ static void await_accept(struct pool_session *s, u64 now)
 		rekey_fail(s, "the peer never accepted a rekey");
 		return;
 	}
-	if (r->repeats < ARRAY_SIZE(repeat_sec) && now >= r->proposed_ns + repeat_sec[r->repeats] * NSEC_PER_SEC) {
+	if (r->repeats < most_repeats(s) && now >= r->proposed_ns + repeat_sec[r->repeats] * NSEC_PER_SEC) {
 		r->repeats++;
 		mutex_lock(&s->conn->tx_lock);
 		send_stage(s, STAGE_PROPOSE, r->epoch + 1, r->public);
@@ -270,6 +386,22 @@ static void replace_worn(struct pool_session *s, u64 now)
 	rekey_schedule(s);
 }
 
+static void ask_again(struct pool_session *s)
+{
+	if (s->rel) {
+		pool_rekey_drained(s);
+		rekey_schedule(s);
+	} else {
+		rekey_accept(s, s->rekey.asked_public);
+	}
+}
+
+static void forget_old_keys(struct pool_session *s)
+{
+	drop_old_keys(&s->rekey);
+	rekey_schedule(s);
+}
+
 void pool_rekey_timer(struct pool_session *s, u64 now)
 {
 	struct pool_rekey *r = &s->rekey;
@@ -277,10 +409,12 @@ void pool_rekey_timer(struct pool_session *s, u64 now)
 	if (r->overdue_ns && (now >= r->overdue_ns + OVERDUE_NS || packets_since(s) >= r->overdue_packets))
 		rekey_fail(s, "the key is past its limit");
 	else if (r->asked)
-		rekey_accept(s, r->asked_public);
+		ask_again(s);
 	else if (s->state == POOL_REKEYING)
 		await_accept(s, now);
-	else if (r->old_valid && now >= r->unused_ns + ANSWER_NS)
+	else if (r->old_valid && r->drop_ns && now >= r->drop_ns)
+		forget_old_keys(s);
+	else if (r->old_valid && !r->drop_ns && now >= r->unused_ns + ANSWER_NS)
 		rekey_fail(s, "the peer never used the new keys");
 	else if (r->overdue_ns || worn(s) ||
 		 now >= r->since_ns + pool_config_params().rekey_sec * NSEC_PER_SEC)

@@ -29,16 +29,33 @@ static size_t message_size(const struct pool_message *msg)
 	return sizeof(*msg) + msg->len;
 }
 
-bool pool_rxq_full(struct pool_session *s)
+/* q_lock is held. */
+static bool rxq_full(const struct pool_session *s, u32 waiting)
 {
 	long most = (totalram_pages() << PAGE_SHIFT) / 8;
+
+	/* A session with an empty queue may always take one more. */
+	return s->rxq_len + waiting >= POOL_RXQ_MESSAGES || s->rxq_bytes >= POOL_RXQ_BYTES ||
+	       (s->rxq_len && atomic_long_read(&queued_bytes) >= most);
+}
+
+bool pool_rxq_has_room(struct pool_session *s, u32 waiting)
+{
+	bool full;
+
+	spin_lock(&s->q_lock);
+	full = rxq_full(s, waiting);
+	spin_unlock(&s->q_lock);
+	return !full;
+}
+
+bool pool_rxq_full(struct pool_session *s)
+{
 	bool full, paused, resumed;
 
 	lockdep_assert_held(&s->conn->rx_lock);
 	spin_lock(&s->q_lock);
-	/* A session with an empty queue may always take one more. */
-	full = s->rxq_len >= POOL_RXQ_MESSAGES || s->rxq_bytes >= POOL_RXQ_BYTES ||
-	       (s->rxq_len && atomic_long_read(&queued_bytes) >= most);
+	full = rxq_full(s, 0);
 	resumed = !full && s->rx_paused;
 	paused = full && !s->rx_paused;
 	if (paused)
@@ -135,7 +152,7 @@ int pool_recv_message(struct pool_session *s, u8 *channel, void __user *data, u3
 	int err;
 
 	for (;;) {
-		ended = READ_ONCE(s->ended);
+		ended = !pool_session_active(s);
 		err = mutex_lock_interruptible(&s->recv_lock);
 		if (err)
 			return err;
@@ -148,7 +165,7 @@ int pool_recv_message(struct pool_session *s, u8 *channel, void __user *data, u3
 		if (nonblock)
 			return -EAGAIN;
 		left = wait_event_interruptible_timeout(s->rx_wait,
-							rxq_has(s, *channel) || READ_ONCE(s->ended), left);
+							rxq_has(s, *channel) || !pool_session_active(s), left);
 		if (left < 0)
 			return left;
 		if (!left)

@@ -5,6 +5,7 @@
 #include "conn.h"
 #include "counters.h"
 #include "parts.h"
+#include "reliable.h"
 #include "session.h"
 
 static u64 seq_end(const struct pool_session *s)
@@ -12,46 +13,88 @@ static u64 seq_end(const struct pool_session *s)
 	return s->role == POOL_CLIENT ? POOL_SEQ_CLIENT_END : POOL_SEQ_SERVER_END;
 }
 
+/*
+ * Raw IP: what is answered by an ACK of its own is acknowledged by nothing else before (E-44).
+ * tx_lock is held.
+ */
+static u64 ack_value(const struct pool_session *s)
+{
+	u64 ack = READ_ONCE(s->rx_ack);
+	const struct pool_txbuf *b;
+
+	if (s->rel)
+		list_for_each_entry(b, &s->held, list)
+			if (b->exact_ack && b->ack <= ack)
+				ack = b->ack - 1;
+	return ack;
+}
+
 /* Header, seal, sign, queue. The plaintext stands behind the header with room for the tag. */
 static void xmit_locked(struct pool_session *s, struct pool_txbuf *b)
 {
 	struct pool_hdr *h = (struct pool_hdr *)b->data;
 	u32 payload_len = b->len - POOL_HDR_LEN;
+	bool exempt = s->rel && pool_reliable_exempt(s, b);
+	const struct pool_keys *keys = pool_rekey_tx_keys(s);
 
 	lockdep_assert_held(&s->conn->tx_lock);
+	b->seq = exempt ? s->tx_next - 1 : s->tx_next;
 	h->ver_type = POOL_VERSION << 4 | b->type;
 	h->flags = cpu_to_be16(b->flags | (payload_len ? POOL_F_ENCRYPTED : 0));
-	h->seq = cpu_to_be64(s->tx_next);
-	h->ack = cpu_to_be64(b->exact_ack ? b->ack : READ_ONCE(s->rx_ack));
+	h->seq = cpu_to_be64(b->seq);
+	h->ack = cpu_to_be64(b->exact_ack ? b->ack : ack_value(s));
 	memcpy(h->session_id, s->id, POOL_ID_LEN);
 	h->timestamp = cpu_to_be64(ktime_get_ns());
 	h->payload_len = cpu_to_be16(payload_len);
 	h->channel = b->channel;
 	if (b->mark) {
-		s->mark[b->mark].seq = s->tx_next;
+		s->mark[b->mark].seq = b->seq;
 		s->mark[b->mark].sent_ns = ktime_get_ns();
 		WRITE_ONCE(s->marked, s->marked | BIT(b->mark));
 	}
 	if (payload_len)
-		pool_keys_seal(&s->keys, h, 0);
-	pool_keys_sign(&s->keys, h);
-	WRITE_ONCE(s->tx_next, s->tx_next + 1);
-	WRITE_ONCE(s->packets_sent, s->packets_sent + 1);
+		pool_keys_seal(keys, h, 0);
+	pool_keys_sign(keys, h);
+	if (!exempt) {
+		WRITE_ONCE(s->tx_next, s->tx_next + 1);
+		WRITE_ONCE(s->packets_sent, s->packets_sent + 1);	/* those with a seq of their own (E-86) */
+	}
 	pool_count(packets_sent);
-	pool_conn_queue(s->conn, b);
+	if (s->rel)
+		pool_reliable_launch(s, b, exempt);
+	else
+		pool_conn_queue(s->conn, b);
 }
 
-/* RK-02: may a packet of that type not go out now? */
-static bool held_back(const struct pool_session *s, u8 type)
+/* RK-02, TRN-04: may a packet of that type not go out now? numbered: it takes a seq of its own. */
+static bool held_back(const struct pool_session *s, u8 type, bool numbered)
 {
-	return READ_ONCE(s->state) == POOL_REKEYING && type != POOL_REKEY && type != POOL_ACK && type != POOL_CLOSE;
+	if (type == POOL_REKEY || type == POOL_CLOSE)
+		return false;
+	if (!s->rel)
+		return READ_ONCE(s->state) == POOL_REKEYING && type != POOL_ACK;
+	if (!numbered)
+		return false;
+	/* The peer cannot accept before its CONFIG is answered (E-85). */
+	return pool_reliable_full(s) || (type == POOL_ACK ? s->rekey.unconfirmed : pool_rekey_holds(s));
+}
+
+static bool held_packet(const struct pool_session *s, const struct pool_txbuf *b)
+{
+	return held_back(s, b->type, !s->rel || !pool_reliable_exempt(s, b));
+}
+
+/* Those that wait come first, but for what cannot wait. */
+static bool overtakes(const struct pool_session *s, const struct pool_txbuf *b)
+{
+	return list_empty(&s->held) || b->type == POOL_REKEY || b->type == POOL_CLOSE || b->type == POOL_ACK;
 }
 
 /* Send it, or keep it behind those that already wait. */
 static void submit_locked(struct pool_session *s, struct pool_txbuf *b)
 {
 	lockdep_assert_held(&s->conn->tx_lock);
-	if (!held_back(s, b->type)) {
+	if (!held_packet(s, b) && overtakes(s, b)) {
 		xmit_locked(s, b);
 		return;
 	}
@@ -65,8 +108,9 @@ void pool_send_held_locked(struct pool_session *s)
 	struct pool_txbuf *b, *next;
 
 	list_for_each_entry_safe(b, next, &s->held, list) {
-		if (held_back(s, b->type))
-			break;
+		/* All DATA waits or none does, so its order stays. */
+		if (held_packet(s, b))
+			continue;
 		list_del(&b->list);
 		s->held_count--;
 		WRITE_ONCE(s->held_bytes, s->held_bytes - b->len);
@@ -85,7 +129,7 @@ void pool_drop_held_locked(struct pool_session *s)
 /* May so many more packets be sent? The range's last number is the CLOSE's (SEQ-01). */
 static int seq_left(struct pool_session *s, u64 count)
 {
-	if (s->ended)
+	if (s->ended || s->state == POOL_CLOSING)
 		return -ENOTCONN;
 	return seq_end(s) - s->tx_next > s->held_count + count ? 0 : -EOVERFLOW;
 }
@@ -138,7 +182,9 @@ static int send_locked(struct pool_session *s, struct pool_txbuf *b)
 	if (!b)
 		return -ENOMEM;
 	err = seq_left(s, 1);
-	if (!err && crowded_for_control(s))
+	if (s->rel && b->type == POOL_ACK)
+		err = s->ended ? -ENOTCONN : 0;		/* also while parting, and whatever waits */
+	else if (!err && b->type != POOL_REKEY && crowded_for_control(s))
 		err = -ENOBUFS;
 	if (err) {
 		kvfree(b);
@@ -172,7 +218,7 @@ int pool_send_control(struct pool_session *s, u8 type, u16 flags, enum pool_mark
 
 bool pool_send_flows(const struct pool_session *s)
 {
-	return !READ_ONCE(s->held_count) && !held_back(s, POOL_DATA) && !crowded(s);
+	return !READ_ONCE(s->held_count) && !held_back(s, POOL_DATA, true) && !crowded(s);
 }
 
 int pool_send_flagged_ack(struct pool_session *s, u16 flags)
@@ -203,7 +249,8 @@ void pool_send_ack(struct pool_session *s)
 		return;
 	mutex_lock(&s->conn->tx_lock);
 	/* Without room it stays owed: the queue's emptying brings it here again. */
-	if (pool_conn_crowded(s->conn) || !atomic_xchg(&s->acks_owed, 0))
+	if (pool_conn_crowded(s->conn) || !atomic_xchg(&s->acks_owed, 0) ||
+	    (s->rel && !s->ended && pool_reliable_repeat_answer(s)))
 		kvfree(b);
 	else
 		send_locked(s, b);
@@ -290,15 +337,15 @@ int pool_send_message(struct pool_session *s, u8 channel, const void __user *dat
 		goto out;
 	}
 	mutex_lock(&c->tx_lock);
-	while (!s->ended && crowded(s)) {
+	while (pool_session_active(s) && crowded(s)) {
 		mutex_unlock(&c->tx_lock);
 		err = nonblock ? -EAGAIN :
-		      wait_event_interruptible(c->tx_wait, !crowded(s) || READ_ONCE(s->ended));
+		      wait_event_interruptible(c->tx_wait, !crowded(s) || !pool_session_active(s));
 		if (err)
 			goto out;
 		mutex_lock(&c->tx_lock);
 	}
-	err = seq_left(s, count);
+	err = pool_session_active(s) ? seq_left(s, count) : -ENOTCONN;
 	if (!err) {
 		submit_message(s, &packets, count, channel);
 		WRITE_ONCE(s->bytes_sent, s->bytes_sent + len);

@@ -6,6 +6,8 @@
 #include "counters.h"
 #include "journal.h"
 #include "parts.h"
+#include "raw.h"
+#include "reliable.h"
 #include "session.h"
 
 #define USED_LIFETIME_NS	(31ULL * NSEC_PER_SEC)	/* HS-07 */
@@ -33,10 +35,17 @@ struct pool_session *pool_session_alloc(struct pool_conn *conn, enum pool_role r
 
 	if (!s)
 		return NULL;
+	if (conn->raw) {
+		s->rel = pool_reliable_alloc();
+		if (!s->rel) {
+			kfree(s);
+			return NULL;
+		}
+	}
 	kref_init(&s->ref);
 	s->index = -1;
 	s->role = role;
-	s->mtu = POOL_MTU_MOST;
+	s->mtu = conn->raw ? POOL_MTU_LEAST : POOL_MTU_MOST;
 	pool_conn_get(conn);
 	s->conn = conn;
 	set_bit(0, s->subscribed);	/* CHAN-01 */
@@ -59,6 +68,7 @@ static void session_free(struct kref *ref)
 
 	pool_fragments_purge(s);
 	pool_rxq_purge(s);
+	pool_reliable_free(s->rel);
 	pool_replica_free(s);
 	pool_conn_put(s->conn);
 	kfree_sensitive(s);
@@ -220,6 +230,8 @@ void pool_session_establish(struct pool_session *s)
 
 	s->started_ns = ktime_get_ns();
 	WRITE_ONCE(s->rx_ack, s->window.highest);
+	if (s->rel)
+		pool_reliable_start(s);
 	mutex_lock(&s->conn->tx_lock);
 	WRITE_ONCE(s->state, POOL_ESTABLISHED);
 	mutex_unlock(&s->conn->tx_lock);
@@ -239,6 +251,8 @@ void pool_session_end_locked(struct pool_session *s, int close, const char *why)
 	char peer[POOL_PEER_STR];
 
 	lockdep_assert_held(&c->rx_lock);
+	if (s->rel && close != POOL_CLOSE_NONE && pool_reliable_part(s, close, why))
+		return;
 	mutex_lock(&c->tx_lock);
 	if (s->ended) {
 		mutex_unlock(&c->tx_lock);
@@ -251,6 +265,8 @@ void pool_session_end_locked(struct pool_session *s, int close, const char *why)
 	memzero_explicit(&s->keys, sizeof(s->keys));
 	pool_rekey_erase(s);
 	pool_drop_held_locked(s);
+	if (s->rel)
+		pool_reliable_erase(s);
 	mutex_unlock(&c->tx_lock);
 
 	pool_count(sessions_ended);
@@ -266,7 +282,7 @@ void pool_session_end_locked(struct pool_session *s, int close, const char *why)
 	wake_up_all(&s->rx_wait);
 	wake_up_all(&c->tx_wait);
 
-	if (close != POOL_CLOSE_NONE)
+	if (close != POOL_CLOSE_NONE && !c->raw)
 		pool_conn_linger(c);
 	else
 		pool_conn_kill(c);
@@ -369,6 +385,7 @@ void pool_sessions_shutdown(void)
 	mutex_lock(&table_lock);
 	table_closed = true;
 	mutex_unlock(&table_lock);
+	pool_reliable_hurry();
 	for (i = 0; i < POOL_MAX_SESSIONS; i++) {
 		s = pool_session_find(i);
 		if (!s)

@@ -14,7 +14,7 @@
  *
  * A session ends once, in pool_session_end(): keys zeroed, timers cancelled, waiters
  * woken. Messages already received stay readable; then, or after 5 s, the slot is
- * given back (CLS-01).
+ * given back (CLS-01). Over raw IP it parts from the peer first (reliable.h).
  *
  * What a session does by the clock are parts (parts.h): one work item, a due time each.
  *
@@ -30,6 +30,8 @@
  *   table lock          slots, used RESPONSEs
  *   journal, peers      entries of the journal (journal.h), known peers (peers.h)
  *   session->q_lock     (spinlock) queue of received messages
+ *   raw.c's send_lock   one packet at a time to the raw socket
+ *   raw_lock            (spinlock) raw IP: connections, what they are found by, their queues
  *   conn list lock      (spinlock) all connections, pending handshakes
  *   sk_callback_lock    a socket's callbacks and sk_user_data
  * The keys, `state` and `ended` change only with rx_lock and tx_lock both held.
@@ -65,6 +67,7 @@
 #define POOL_FINISHED		64		/* fragmented messages remembered */
 
 struct pool_conn;
+struct pool_reliable;
 
 enum pool_role { POOL_CLIENT, POOL_SERVER };
 
@@ -114,7 +117,9 @@ struct pool_session {
 	enum pool_role role;
 	enum pool_state state;
 	bool ended;
+	bool parting;			/* raw IP: ending, but not ended yet */
 	struct pool_conn *conn;
+	struct pool_reliable *rel;	/* raw IP */
 	u8 id[POOL_ID_LEN];
 	struct pool_keys keys;
 	u8 shared[POOL_KEY_LEN];	/* what they come from, and the next ones will */
@@ -194,6 +199,14 @@ struct pool_session *pool_session_find(u32 index);
 /* Take the session out of its slot. */
 void pool_session_remove(struct pool_session *s);
 
+/* May the user still send and receive over it? */
+static inline bool pool_session_active(const struct pool_session *s)
+{
+	enum pool_state state = READ_ONCE(s->state);
+
+	return (state == POOL_ESTABLISHED || state == POOL_REKEYING) && !READ_ONCE(s->parting);
+}
+
 /* Keys are in place and the peer's sequence number is known: start. */
 void pool_session_establish(struct pool_session *s);
 
@@ -246,10 +259,16 @@ bool pool_mark_acked(struct pool_session *s, enum pool_mark mark, u64 ack, struc
 /* receive.c */
 struct pool_hdr;
 bool pool_header_malformed(const struct pool_hdr *h);
+/* SEQ-02: not seen yet, and not behind the window? */
+bool pool_window_fresh(const struct pool_window *w, u64 seq);
+/* What the state table lets pass; old_keys: it came under those that a rekey replaced. */
+void pool_session_act(struct pool_session *s, const struct pool_hdr *h, const u8 *plaintext, u32 len, bool old_keys);
 int pool_session_receive(struct pool_session *s, struct pool_hdr *packet);
 
 /* rxq.c */
 bool pool_rxq_full(struct pool_session *s);
+/* Raw IP: room for one more message beside those that wait for their turn? */
+bool pool_rxq_has_room(struct pool_session *s, u32 waiting);
 void pool_data_receive(struct pool_session *s, const struct pool_hdr *h, const u8 *plaintext, u32 len);
 void pool_deliver(struct pool_session *s, struct pool_message *msg);
 struct pool_message *pool_message_alloc(u32 len);

@@ -73,9 +73,11 @@ class Device(Protocol):
     `begin` puts every node that `endpoint` will hand out into a fresh state; `finish` says how the
     device fared and collects what it left behind. Both never raise for what the device does.
     `keylog` gathers key log lines; `groundwork_failures` remembers what setups failed, and how.
+    `transport` (tcp, raw or auto) is that of the nodes handed out from then on; `begin` makes it tcp.
     """
 
     name: str
+    transport: str
     keylog: list[str]
     groundwork_failures: dict[str, list[str]]
 

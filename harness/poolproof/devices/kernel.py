@@ -15,8 +15,9 @@ from poolproof.lab.agent import AgentError, AgentTimeout, ConnectionLost, GuestD
 from poolproof.lab.guest import Guest
 from poolproof.lab.lab import Lab
 from poolproof.lab.transcript import transcript
-from poolproof.verdicts import DeviceUntestable
+from poolproof.verdicts import DeviceUntestable, NotSupported
 from poolref.misbehaviour import Misbehaviour
+from poolref.node import Transport
 from poolref.tools.kernel_abi import DEFAULT_PORT, MAX_MESSAGE, SessionInfo
 
 MODULE = "pool"
@@ -156,6 +157,7 @@ class KernelDevice:
     def __init__(self, lab: Lab, module: ModuleOutcome, run_dir: Path, release: str) -> None:
         self.keylog: list[str] = []
         self.groundwork_failures: dict[str, list[str]] = {}
+        self.transport: Transport = "tcp"
         self.module = module
         self.untestable = ""
         self.lab = lab
@@ -184,6 +186,7 @@ class KernelDevice:
 
     def begin(self, scenario: str) -> None:
         self.keylog.clear()
+        self.transport = "tcp"
         self._scenario = scenario
         for name in sorted(self._stale):
             self.lab.replace(name)
@@ -197,7 +200,7 @@ class KernelDevice:
 
     def endpoint(self, kind: str, role: str) -> ReferenceEndpoint | KernelEndpoint:
         if kind == "reference":
-            return self._reference.node("reference", "reference")
+            return self._reference.node("reference", "reference", self.transport)
         endpoint = self.bare_endpoint(role)
         if not endpoint.loaded:
             self._bring_up(endpoint)
@@ -215,14 +218,18 @@ class KernelDevice:
     def _bring_up(self, endpoint: KernelEndpoint) -> None:
         if self.untestable:
             raise DeviceUntestable(self.untestable)
+        # A device with nothing but TCP may lack the parameter.
+        params = "" if self.transport == "tcp" else f"transport={self.transport}"
         try:
-            endpoint.load()
+            endpoint.load(params)
         except (DeviceError, DeviceHung, GuestDied) as exc:
+            if params and isinstance(exc, DeviceError):
+                raise NotSupported(f"the device cannot be loaded with {params}: {exc.strerror}") from exc
             if self._ever_loaded and not isinstance(exc, GuestDied | DeviceHung):
                 # It loaded before: what an earlier scenario left behind must not cost this one.
                 endpoint.guest.reset()
                 self._consoles[endpoint.name] = endpoint.guest.console.mark()
-                endpoint.load()
+                endpoint.load(params)
                 return
             self.untestable = f"the module cannot be loaded: {explain_load(exc)}"
             raise DeviceUntestable(self.untestable) from exc

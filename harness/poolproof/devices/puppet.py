@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A scripted POOL client over TCP that does one thing at a time, right or wrong as told.
+"""A scripted POOL client, over TCP or raw IP, that does one thing at a time, right or wrong as told.
 
 It is built from the reference's codecs, but keeps no rules of its own: whatever a scenario needs a peer to
 do wrong, it can do.
@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable
 
+from poolproof.devices.puppet_raw import RawStream
 from poolproof.devices.puppet_session import Session
 from poolproof.devices.puppet_stream import WAIT, Packet, PuppetError, Stream, Unreachable
 from poolref import crypto, puzzle, wire
@@ -23,22 +24,28 @@ Rng = Callable[[int], bytes]
 KeylogSink = Callable[[str], None]
 
 
+def _connect(address: tuple[str, int]) -> Stream:
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    sock = socket.socket(family)
+    sock.settimeout(WAIT)
+    try:
+        sock.connect(address)
+    except OSError as exc:
+        sock.close()
+        raise Unreachable(f"cannot connect to {address[0]} port {address[1]}: {exc}", exc.errno) from exc
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return Stream(sock)
+
+
 class Client:
     """A client handshake, step by step. `misdeed` names what `respond` shall do wrong (see MISDEEDS)."""
 
-    def __init__(self, address: tuple[str, int], rng: Rng, keylog: KeylogSink | None = None) -> None:
+    def __init__(
+        self, address: tuple[str, int], rng: Rng, keylog: KeylogSink | None = None, *, raw: bool = False
+    ) -> None:
         self.rng = rng
         self.keylog = keylog
-        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        sock = socket.socket(family)
-        sock.settimeout(WAIT)
-        try:
-            sock.connect(address)
-        except OSError as exc:
-            sock.close()
-            raise Unreachable(f"cannot connect to {address[0]} port {address[1]}: {exc}", exc.errno) from exc
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.stream = Stream(sock)
+        self.stream: Stream | RawStream = RawStream(address[0]) if raw else _connect(address)
         self.private = rng(32)
         self.public = crypto.public_key(self.private)
         self.challenge: Challenge | None = None

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from poolproof.devices.puppet_raw import RawStream
 from poolproof.devices.puppet_stream import WAIT, Packet, PuppetError, Stream
 from poolref import wire
 from poolref.constants import Flag, Role, Type
@@ -17,7 +18,7 @@ class Session:
     """An established session played by hand. `seq` is the next one to be used."""
 
     def __init__(
-        self, stream: Stream, keys: Keys, session_id: bytes, role: Role, seq: int, peer_seq: int
+        self, stream: Stream | RawStream, keys: Keys, session_id: bytes, role: Role, seq: int, peer_seq: int
     ) -> None:
         self.stream = stream
         self.keys = keys

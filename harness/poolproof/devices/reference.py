@@ -13,7 +13,7 @@ from poolproof.devices.node_thread import LoopThread
 from poolref.errors import DecodeError
 from poolref.events import PacketTrace
 from poolref.misbehaviour import Misbehaviour
-from poolref.node import Node, Settings
+from poolref.node import Node, Settings, Transport
 from poolref.tools.kernel_abi import DEFAULT_PORT, MAX_MESSAGE, SessionInfo
 from poolref.tools.node_backend import NodeBackend
 from poolref.wire import parse
@@ -39,7 +39,13 @@ class ReferenceEndpoint:
     """One reference node on the background loop. OSErrors come through as the node raises them."""
 
     def __init__(
-        self, name: str, kind: str, thread: LoopThread, keylog: list[str], wrong: Misbehaviour | None = None
+        self,
+        name: str,
+        kind: str,
+        thread: LoopThread,
+        keylog: list[str],
+        transport: Transport = "tcp",
+        wrong: Misbehaviour | None = None,
     ) -> None:
         self.name = name
         self.kind = kind
@@ -48,7 +54,7 @@ class ReferenceEndpoint:
         self._thread = thread
         settings = Settings(misbehaviour=wrong)
         self._orders: set[asyncio.Future[object]] = set()
-        self._node = Node(settings, keylog=keylog.append, observer=self._observe)
+        self._node = Node(settings, keylog=keylog.append, observer=self._observe, transport=transport)
         self._backend = NodeBackend(self._node)
         thread.run(self._node.__aenter__())
 
@@ -175,14 +181,16 @@ class ReferenceHost:
         # An exception that nobody awaited is a defect of the reference: bytes must never raise out of it.
         self._complaints.append(f"{context.get('message')}: {context.get('exception')!r}")
 
-    def node(self, name: str, kind: str) -> ReferenceEndpoint:
+    def node(self, name: str, kind: str, transport: Transport = "tcp") -> ReferenceEndpoint:
         if name not in self._nodes:
-            self._nodes[name] = ReferenceEndpoint(name, kind, self._thread, self._keylog)
+            self._nodes[name] = ReferenceEndpoint(name, kind, self._thread, self._keylog, transport)
         return self._nodes[name]
 
     def deviant(self, wrong: Misbehaviour) -> ReferenceEndpoint:
         """A node that misbehaves, one a scenario."""
-        self._nodes[DEVIANT] = ReferenceEndpoint(DEVIANT, "reference", self._thread, self._keylog, wrong)
+        self._nodes[DEVIANT] = ReferenceEndpoint(
+            DEVIANT, "reference", self._thread, self._keylog, wrong=wrong
+        )
         return self._nodes[DEVIANT]
 
     def finish(self) -> tuple[list[str], list[Attachment]]:
@@ -219,6 +227,7 @@ class ReferenceDevice:
     def __init__(self, version: str) -> None:
         self.keylog: list[str] = []
         self.groundwork_failures: dict[str, list[str]] = {}
+        self.transport: Transport = "tcp"
         self._version = version
         self._host = ReferenceHost(self.keylog)
 
@@ -227,11 +236,12 @@ class ReferenceDevice:
 
     def begin(self, scenario: str) -> None:
         self.keylog.clear()
+        self.transport = "tcp"
 
     def endpoint(self, kind: str, role: str) -> ReferenceEndpoint:
         if kind == "reference":
-            return self._host.node("reference", "reference")
-        return self._host.node("a" if role == "server" else "b", "device")
+            return self._host.node("reference", "reference", self.transport)
+        return self._host.node("a" if role == "server" else "b", "device", self.transport)
 
     def deviant(self, wrong: Misbehaviour) -> ReferenceEndpoint:
         return self._host.deviant(wrong)

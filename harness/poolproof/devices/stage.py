@@ -175,9 +175,10 @@ class Stage:
     # -- scripted peers
 
     def client(self, family: str = IPV4) -> Client:
-        """A scripted client, connected to the server over TCP."""
+        """A scripted client, connected to the server over TCP; over raw IP if that is what nodes speak."""
         server = self.roles["server"]
-        client = Client((server.address(family), server.port), self.random.randbytes, self.keylog)
+        raw = self.device.transport == "raw"
+        client = Client((server.address(family), server.port), self.random.randbytes, self.keylog, raw=raw)
         self.clients.append(client)
         return client
 
