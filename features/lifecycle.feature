@@ -93,6 +93,18 @@ Feature: Module life cycle
     When it is unloaded and loaded 20 times
     Then unreclaimable slab memory grew by less than 256 KiB
 
+  @req.L01 @req.L02 @req.L05 @req.L06 @slow
+  Scenario: fifty loads and unloads under traffic, at any moment
+    One guest keeps connecting, sending, rekeying, probing and configuring without pause; the other's module comes and
+    goes at random moments up to 1.5 s after it began to listen. Expected: each unload within 5 s, a quiet console even
+    6 s after the last one (no timer of a former instance fires), no memory lost where the kernel can tell.
+
+    Given the module is loaded on both guests
+    And the client's guest connects and works without pause
+    When the server's module is loaded and unloaded 50 times, each time at a random moment
+    Then every unload took at most 5 s
+    And after 6 s more the server's guest has lost no memory
+
   @req.M02
   Scenario Outline: session index <index> is refused by every ioctl
     Given the module is loaded

@@ -28,6 +28,8 @@ from poolref.tools.kernel_abi import (
 )
 from poolref.wire import Init
 
+KMEMLEAK = "/sys/kernel/debug/kmemleak"
+
 
 def exists(endpoint, path):
     return endpoint.call("exec", argv=["test", "-e", path])["rc"] == 0
@@ -210,6 +212,7 @@ def cycle(context, count):
     def slab():
         return endpoint.call("meminfo")["SUnreclaim"]
 
+    forget_leaks(endpoint)
     for _ in range(5):  # caches and lazily freed objects settle first
         endpoint.unload()
         endpoint.load()
@@ -218,12 +221,118 @@ def cycle(context, count):
         endpoint.unload()
         endpoint.load()
     context.grown = slab() - before
+    if tells_leaks(endpoint):
+        check_leaks(context, endpoint)
+        context.grown = 0  # its slabs hold what was freed, too; kmemleak knows better
     context.evidence.note(f"unreclaimable slab grew by {context.grown} bytes over {count} cycles")
 
 
 @then("unreclaimable slab memory grew by less than {limit:d} KiB")
 def no_growth(context, limit):
     assert context.grown < limit * 1024, f"it grew by {context.grown // 1024} KiB"
+
+
+_RESTLESS = """
+import os, sys, time
+from poolref.tools.kernel_abi import PoolDevice
+counts = {}
+while not os.path.exists("/tmp/stop"):
+    with PoolDevice() as device:
+        try:
+            index = device.connect(sys.argv[1])
+        except OSError as exc:
+            counts[exc.errno] = counts.get(exc.errno, 0) + 1
+            time.sleep(0.02)
+            continue
+        counts["sessions"] = counts.get("sessions", 0) + 1
+        try:
+            for operation in (device.rekey, device.exchange, device.challenge, device.probe_mtu):
+                operation(index)
+            device.configure(index, 50_000_000)
+            for size in (1, 1000, 20000, 65535) * 1000:
+                device.send(index, bytes(size))
+        except OSError as exc:
+            counts[exc.errno] = counts.get(exc.errno, 0) + 1
+print(counts)
+"""
+
+
+@given("the client's guest connects and works without pause")
+def restless(context):
+    server, client = (context.stage.roles[role] for role in ("server", "client"))
+    argv = ["env", "PYTHONPATH=/mnt/tools/python", "python3", "-c", _RESTLESS, server.guest.address4]
+    forget_leaks(server)
+    client.call("exec", argv=["rm", "-f", "/tmp/stop"])
+    answers = []
+    thread = threading.Thread(
+        target=lambda: answers.append(client.call("exec", argv=argv, timeout=600.0)), daemon=True
+    )
+    thread.start()
+
+    def end():
+        client.call("exec", argv=["touch", "/tmp/stop"])
+        thread.join(120)
+
+    context.add_cleanup(end)
+    context.restless_end, context.restless_answers = end, answers
+
+
+@when("the server's module is loaded and unloaded {count:d} times, each time at a random moment")
+def come_and_go(context, count):
+    endpoint = context.stage.roles["server"]
+    context.unloads = []
+    for _ in range(count):
+        endpoint.listen(endpoint.port)
+        time.sleep(context.stage.random.uniform(0.0, 1.5))
+        context.unloads.append(endpoint.unload())
+        endpoint.load()
+    context.restless_end()
+    (answer,) = context.restless_answers
+    context.evidence.note(f"unloads took {max(context.unloads):.2f} s at most; the client: {answer['out']}")
+    assert answer["rc"] == 0, f"the client's part failed: {answer['err']}"
+    assert "sessions" in answer["out"], f"the client never got a session: {answer['out']}"
+
+
+@then("every unload took at most {limit:d} s")
+def unloads_took(context, limit):
+    assert max(context.unloads) <= limit, f"one took {max(context.unloads):.1f} s"
+
+
+@then("after {seconds:d} s more the server's guest has lost no memory")
+def lost_nothing(context, seconds):
+    endpoint = context.stage.roles["server"]
+    endpoint.unload()
+    time.sleep(seconds)
+    check_leaks(context, endpoint)
+
+
+def tells_leaks(endpoint):
+    """Whether the guest's kernel has kmemleak."""
+    endpoint.call("exec", argv=["mount", "-t", "debugfs", "debugfs", "/sys/kernel/debug"])
+    return exists(endpoint, KMEMLEAK)
+
+
+def leaks(endpoint):
+    """What kmemleak reports; scanned twice, because it does not tell of what is younger than 5 s."""
+    for _ in range(2):
+        time.sleep(6)
+        endpoint.call("write", path=KMEMLEAK, data=b"scan", timeout=300.0)
+    return endpoint.call("read", path=KMEMLEAK)
+
+
+def forget_leaks(endpoint):
+    """Report only what is lost from now on: modules that are gone cannot be told by their addresses."""
+    if tells_leaks(endpoint):
+        leaks(endpoint)
+        endpoint.call("write", path=KMEMLEAK, data=b"clear")
+
+
+def check_leaks(context, endpoint):
+    if not tells_leaks(endpoint):
+        context.evidence.note("the kernel has no kmemleak")
+        return
+    report = leaks(endpoint)
+    assert not report.strip(), f"kmemleak reports:\n{report}"
 
 
 # -- ioctls
