@@ -92,8 +92,8 @@ def rekey_at_once(context, count):
                 try:
                     return stage.order(role, "rekey")
                 except OSError as exc:
-                    # EBUSY while old keys are kept (E-84), over raw IP for 2 s. Otherwise the other one's proposal
-                    # was there before.
+                    # EBUSY while old keys are kept (E-84), over raw IP for 2 s. Otherwise the other one's
+                    # proposal was there before.
                     if exc.errno != errno.EBUSY or time.monotonic() > deadline:
                         return None
                 time.sleep(0.05)
