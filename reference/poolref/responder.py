@@ -64,8 +64,9 @@ class Responder:
         self._rotate_at = now + c.SECRET_PERIOD
         self._previous: bytearray | None = None
         self._previous_until = 0
-        # Enough of the latest challenges to reach the highest difficulty; older ones change nothing.
-        steps = c.MAX_ISSUED_DIFFICULTY - core.settings.difficulty
+        # Enough of the latest challenges to reach the highest difficulty from the lowest that a configuration
+        # may ask for; older ones change nothing.
+        steps = c.MAX_ISSUED_DIFFICULTY - min(core.settings.difficulty, c.MIN_DIFFICULTY)
         self._issued: deque[int] = deque(maxlen=steps * c.LOAD_STEP)
         self._used: dict[bytes, int] = {}
 
@@ -83,7 +84,8 @@ class Responder:
         issued = self._issued
         while issued and issued[0] <= now - c.LOAD_PERIOD:
             issued.popleft()
-        return self.core.settings.difficulty + len(issued) // c.LOAD_STEP
+        configured = self.core.configuration.current.params.difficulty
+        return min(configured + len(issued) // c.LOAD_STEP, c.MAX_ISSUED_DIFFICULTY)
 
     def challenge(
         self, header: Header, payload: bytes, peer_ip: bytes, now: int, ack: int = 0

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import hmac
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -458,6 +459,19 @@ def test_difficulty_rises_with_unverified_challenges_of_the_last_second_up_to_22
     world.now += SECOND - 1
     assert world.responder.difficulty(world.now) == 22
     world.now += 1
+    assert world.responder.difficulty(world.now) == 16
+
+
+def test_difficulty_follows_the_configuration_and_stays_within_22_under_load() -> None:
+    world = World()
+    before = world.server_core.configuration.current
+    params = replace(before.params, difficulty=19)
+    world.server_core.configuration.current = replace(before, params=params)
+    seen = [Challenge.unpack(Steps(world).challenge()[80:]).difficulty for _ in range(400)]
+    assert [seen.index(difficulty) for difficulty in range(19, 23)] == [64 * step for step in range(4)]
+    assert max(seen) == 22
+    world.server_core.configuration.current = before
+    world.now += SECOND
     assert world.responder.difficulty(world.now) == 16
 
 
