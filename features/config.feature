@@ -107,7 +107,7 @@ Feature: Configuration with rollback
     And the device's configuration is version 0
     And the device now asks for difficulty 16
 
-  @req.CFG-03
+  @req.CFG-03 @needs.kernel
   Scenario: the end of the session that proposed undoes its configuration
     Given the device listens as server
     And a scripted client has a session with the device
@@ -141,7 +141,7 @@ Feature: Configuration with rollback
     Then each of them had exactly one outcome
     And more than one kind of outcome occurred
 
-  @req.AUTH-02
+  @req.AUTH-02 @needs.kernel
   Scenario: remote administration can be turned off
     Given the module is loaded on the server with "remote_admin=0"
     And the device listens as server
@@ -155,7 +155,7 @@ Feature: Configuration with rollback
     And the device's configuration is version 0
     And the session still carries data both ways
 
-  @req.CFG-01 @req.CFG-03 @req.ABI-17
+  @req.CFG-01 @req.CFG-03 @req.ABI-17 @needs.kernel
   Scenario: the device proposes, the peer accepts
     Expected: a CONFIG with version 1 on top of 0, a right hash, and what it was told. Told to confirm, the device
     repeats the confirm after 1, 2 and 4 s until it is acknowledged.
@@ -172,7 +172,7 @@ Feature: Configuration with rollback
     Then the device says that its proposal is confirmed
     And no confirm comes any more
 
-  @req.CFG-01 @req.CFG-05 @req.ABI-17
+  @req.CFG-01 @req.CFG-05 @req.ABI-17 @needs.kernel
   Scenario Outline: the device proposes, the peer <answers>
     Given the device listens as server
     And a scripted client has a session with the device
@@ -187,7 +187,7 @@ Feature: Configuration with rollback
       | accepts it, then answers a rollback       | rolled-back |
       | accepts it, then lets the deadline pass   | rolled-back |
 
-  @req.CFG-03 @req.CFG-06 @req.HB-01 @req.ABI-17
+  @req.CFG-03 @req.CFG-06 @req.HB-01 @req.ABI-17 @needs.kernel
   Scenario Outline: the <proposer> configures the other end
     Given the device listens as server
     And the device is connected to it over <family>

@@ -16,7 +16,7 @@ from poolproof.devices.puppet_stream import EndOfStream, NothingCame
 from poolproof.devices.stage import SETTLE, eventually
 from poolproof.lab.frames import matching
 from poolref import wire
-from poolref.constants import Flag, Type
+from poolref.constants import RESPONSE_SIZE, Flag, Type
 from poolref.tools.kernel_abi import (
     CHANNEL_LIST,
     CHANNEL_REQ,
@@ -186,8 +186,15 @@ class Interrupting(Server):
         packet = super()._take(stream)
         if packet.header.type == self.after:
             for type in self.packets:
-                stream.send(wire.build(type, b""))
+                stream.send(bare(type))
         return packet
+
+
+def bare(type):
+    """An unprotected packet that only its type speaks against: a RESPONSE has its size."""
+    if type == Type.RESPONSE:
+        return wire.build(type, bytes(RESPONSE_SIZE), flags=int(Flag.ENCRYPTED | Flag.REQUIRE_ACK))
+    return wire.build(type)
 
 
 def untaken(state):
