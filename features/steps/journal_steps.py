@@ -50,6 +50,16 @@ def device_has_entry(context, type, text):
     has_entry(context, type, text)
 
 
+@then("the device's journal says why in an entry {type}")
+def device_says_why(context, type):
+    """In words of the device's own: the specification gives none (JRN-04)."""
+
+    def there():
+        return any(row["type"] == type and str(row["detail"]).strip() for row in rows(context))
+
+    eventually(there, f"an entry {type} with a reason")
+
+
 @then("the device's journal has no {type} entry")
 def has_no_entry(context, type):
     found = [row for row in rows(context) if row["type"] == type]
