@@ -141,7 +141,8 @@ Feature: Raw IP
     Given all nodes speak over raw
     And the device listens as server
     And a scripted client has a session with the device
-    When the scripted client sends its RESPONSE again
+    When the scripted client acknowledges everything
+    And the scripted client sends its RESPONSE again
     Then it receives the same handshake ACK again
     When the scripted client sends its RESPONSE again
     Then it receives the same handshake ACK again
@@ -346,7 +347,8 @@ Feature: Raw IP
     Given all nodes speak over raw
     And the device listens as server
     And the device is connected to it over IPv4
-    When the client sends 200000 bytes in messages and closes at once
+    And the wire delays raw packets by 0.2 s
+    When the client sends 40000 bytes in messages and closes at once
     Then all of them arrive at last
     And neither end lists a session within 15 s
     And the client sent CLOSE 1 times, the same each time

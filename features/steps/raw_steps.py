@@ -118,6 +118,8 @@ def bad_wire(context, does):
         lab.rule(rules.Duplicate(2, 0.01), any_raw, count=None, probability=0.1)
         lab.rule(rules.Reorder(5), any_raw, count=None, probability=0.1)
         lab.rule(rules.Corrupt(bits=3), any_raw, count=None, probability=0.07)
+    elif does == "delays raw packets by 0.2 s":
+        lab.delay(0.2, any_raw, count=None)
     elif does == "loses all raw packets":
         lab.drop(any_raw, count=None)
     elif does == "is cut at the server":
