@@ -3,7 +3,7 @@ Feature: The journal
   What a node did stands in a chain of entries, each of which hashes the one before it; a peer that keeps a copy
   notices when the past is changed.
 
-  @req.JRN-01 @req.JRN-04 @req.ABI-23 @req.ABI-20
+  @req.JRN-01 @req.JRN-04 @req.ABI-23 @req.ABI-20 @needs.kernel
   Scenario: what happens is journalled, in a chain that holds
     Expected: connect, disconnect, error, config and rekey events with who and why. Every hash can be recomputed
     from what /proc/pool/journal shows.
@@ -80,7 +80,7 @@ Feature: The journal
       | of 41 bytes                        | malformed   |
       | with entries that nobody asked for | unsolicited |
 
-  @req.AUTH-02
+  @req.AUTH-02 @needs.kernel
   Scenario: without remote administration nobody reads the journal
     Given the module is loaded on the server with "remote_admin=0"
     And the device listens as server
@@ -89,7 +89,7 @@ Feature: The journal
     Then no JOURNAL packet comes for 1 s
     And the counter "not_permitted" of the device grew by 1
 
-  @req.JRN-03
+  @req.JRN-03 @needs.kernel
   Scenario: the device keeps a copy of its peer's journal
     Given the device listens as server
     And a scripted client has a session with the device
@@ -98,7 +98,7 @@ Feature: The journal
     And the scripted client sends 5 entries of a sound journal
     Then the device's copy has 15 entries and it trusts the peer
 
-  @req.JRN-03 @req.INT-02
+  @req.JRN-03 @req.INT-02 @needs.kernel
   Scenario Outline: the device notices <what>
     Expected: `journal_broken` counts it, the peer is untrusted, an INTEGRITY entry says so, nothing of it is
     taken over. Control: the sound part before it was taken.
