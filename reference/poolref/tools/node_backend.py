@@ -34,13 +34,13 @@ class NodeBackend:
     def __init__(self, node: Node) -> None:
         self.node = node
 
-    def _session(self, index: int) -> Session:
+    def _session(self, index: int, inactive: int = errno.ENOTCONN) -> Session:
         if not 0 <= index < MAX_SESSIONS:
             raise LocalError(errno.EINVAL, f"there is no session index {index}")
         for session in self.node.sessions():
             if session.index == index:
                 return session
-        raise LocalError(errno.ENOTCONN, f"session {index} is not active")
+        raise LocalError(inactive, f"session {index} is not active")
 
     async def listen(self, port: int = DEFAULT_PORT) -> int:
         return await self.node.listen(None, port)
@@ -69,7 +69,7 @@ class NodeBackend:
         await session.close()
 
     async def channel(self, index: int, operation: int, channel: int = 0) -> list[int]:
-        session = self._session(index)
+        session = self._session(index, errno.ENOENT)
         if operation == CHANNEL_SUBSCRIBE:
             session.subscribe(channel)
         elif operation == CHANNEL_UNSUBSCRIBE:
