@@ -780,6 +780,18 @@ def test_120_s_past_its_limit_a_key_ends_the_session() -> None:
     assert FAILED in (pair.c.end, pair.s.end)
 
 
+def test_a_key_past_its_limit_is_replaced_as_soon_as_possible() -> None:
+    pair = aged(rekey_s=10)
+    good = [core.rng for core in (pair.c.core, pair.s.core)]
+    for core in (pair.c.core, pair.s.core):
+        core.rng = lambda size: b""
+    pair.advance(15 * SECOND)
+    assert pair.c.keys.epoch == 0
+    pair.c.core.rng, pair.s.core.rng = good
+    pair.advance(SECOND)
+    assert pair.c.keys.epoch == pair.s.keys.epoch == 1
+
+
 def test_so_many_packets_past_its_limit_a_key_ends_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
     assert c.REKEY_GRACE_PACKETS == 2**20
     monkeypatch.setattr(c, "REKEY_GRACE_PACKETS", 100)
