@@ -15,5 +15,13 @@ void pool_counters_show(struct seq_file *m)
 	int i;
 
 	for (i = 0; i < POOL_CNT_COUNT; i++)
-		seq_printf(m, "%s %lld\n", counter_names[i], atomic64_read(&pool_counters[i]));
+		seq_printf(m, "%s %llu\n", counter_names[i], (u64)atomic64_read(&pool_counters[i]));
+}
+
+void pool_counters_exhaust(void)
+{
+	int i;
+
+	for (i = 0; i < POOL_CNT_COUNT; i++)
+		atomic64_set(&pool_counters[i], -3);
 }

@@ -30,8 +30,18 @@ enum pool_counter {
 
 extern atomic64_t pool_counters[POOL_CNT_COUNT];
 
-#define pool_count(name)	atomic64_inc(&pool_counters[POOL_CNT_##name])
+/* They saturate, they do not wrap (HB-03). */
+static inline void pool_count_one(enum pool_counter which)
+{
+	atomic64_add_unless(&pool_counters[which], 1, -1);
+}
+
+#define pool_count(name)	pool_count_one(POOL_CNT_##name)
+/* For what may be taken back. */
 #define pool_count_add(name, n)	atomic64_add(n, &pool_counters[POOL_CNT_##name])
+
+/* A fault: two below the end. */
+void pool_counters_exhaust(void);
 
 void pool_counters_show(struct seq_file *m);
 

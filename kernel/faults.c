@@ -12,7 +12,7 @@
 
 char pool_fault_wanted[32];
 module_param_string(fault, pool_fault_wanted, sizeof(pool_fault_wanted), 0400);
-MODULE_PARM_DESC(fault, "make this fail, for tests: selftest:NAME, random, chrdev or proc");
+MODULE_PARM_DESC(fault, "make this fail, for tests: selftest:NAME, random, chrdev, proc, multicast, announce or counters");
 
 static char point[POINT_MAX];
 static u32 nth = 1, times = 1;

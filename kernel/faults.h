@@ -2,7 +2,8 @@
 /*
  * Faults that tests ask for; compiled only with POOL_FAULTS=1.
  *
- * By the parameter `fault`, while the module loads: selftest:NAME, random, chrdev, proc.
+ * By the parameter `fault`, from loading on: selftest:NAME, random, chrdev, proc, multicast, announce; counters
+ * (they begin two below their end).
  *
  * By calls: faults_wrap.h, included before every source, lets the calls of those kernel functions fail that
  * /sys/kernel/debug/pool_faults names (or the parameters fault_point, fault_nth, fault_times while it loads):

@@ -113,6 +113,8 @@ static int __init load(void)
 	if (err)
 		return err;
 	loaded_ns = ktime_get_ns();
+	if (pool_fault("counters"))
+		pool_counters_exhaust();
 	pool_attest_init();
 	err = pool_selftest();
 	if (err)

@@ -179,7 +179,7 @@ void pool_raw_sort(struct pool_datagram *d)
 	}
 	if (!own_version)
 		why = POOL_CNT_version_mismatch;
-	atomic64_inc(&pool_counters[why]);
+	pool_count_one(why);
 	if (!own_version) {
 		ipv6_addr_set_v4mapped(d->from, &ip);
 		pool_journal_error_from(POOL_CODE_VERSION_MISMATCH, &ip, 0, "version_mismatch");

@@ -262,6 +262,12 @@ def restless(context):
     server, client = (context.stage.roles[role] for role in ("server", "client"))
     argv = ["env", "PYTHONPATH=/mnt/tools/python", "python3", "-c", _RESTLESS, server.guest.address4]
     forget_leaks(server)
+    started = time.monotonic()
+    server.listen(server.port)
+    client.connect(server.guest.address4, server.port)
+    # Long enough that about half of the attempts get a session, however slow the guest.
+    context.moment = max(1.5, 3 * (time.monotonic() - started))
+    server.stop()
     client.call("exec", argv=["rm", "-f", "/tmp/stop"])
     answers = []
     thread = threading.Thread(
@@ -283,7 +289,7 @@ def come_and_go(context, count):
     context.unloads = []
     for _ in range(count):
         endpoint.listen(endpoint.port)
-        time.sleep(context.stage.random.uniform(0.0, 1.5))
+        time.sleep(context.stage.random.uniform(0.0, context.moment))
         context.unloads.append(endpoint.unload())
         endpoint.load()
     context.restless_end()
